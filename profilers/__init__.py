@@ -1,0 +1,1 @@
+"""What it costs: latency, memory and bytes of an executable model, on a machine, under a workload."""

@@ -1,0 +1,56 @@
+"""What runs a model: one file is one runtime, and its file name is its name."""
+
+from collections.abc import Mapping
+from typing import Protocol, cast
+
+from torch import Tensor, nn
+
+from ...spaces import plugins
+from ...spaces.workbench import Inputs
+from ..devices import Device
+
+
+class Executable(Protocol):
+    """A compressed model on a runtime, ready to call."""
+
+    @property
+    def kernels(self) -> str:
+        """Which of the quantised parts run on integer kernels, for instance "int8 30/30 Linears"."""
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        """Model inputs, batch x tokens, on the CPU -> logits on the CPU; complete when it returns."""
+
+
+class Runtime(Protocol):
+    """The contract of a runtime."""
+
+    def absence(self, device: Device) -> str | None:
+        """Why it cannot run on this device, with the fix; None where it can."""
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the libraries it brings beside torch."""
+
+    def load(self, model: nn.Module, device: Device, *, threads: int) -> Executable:
+        """Makes a compressed model ready to call; the model itself is not changed.
+
+        A part that the runtime has no kernel for runs in float, with the same meaning, and `kernels` says so.
+
+        Args:
+            model: from `build`, or loaded from an artefact.
+            device: where it shall run.
+            threads: processor threads one call may use; set for the whole process.
+        """
+
+
+def names() -> tuple[str, ...]:
+    """The runtimes there are files for."""
+    return plugins.names(__name__)
+
+
+def find(name: str) -> Runtime:
+    """The runtime of this name.
+
+    Raises:
+        SettingError: if there is none.
+    """
+    return cast(Runtime, plugins.load(__name__, name, "runtime"))

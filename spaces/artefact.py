@@ -1,0 +1,197 @@
+"""Models on disk: the original as Hugging Face saves it, and a compressed model with its plan.
+
+A compressed model that only lost layers is an ordinary Hugging Face folder. Any other is `plan.json`, the original's
+`config.json` and `paring.safetensors`; the file does not bear Hugging Face's name for weights, so that plain
+`from_pretrained` refuses it instead of quietly starting from random numbers.
+"""
+
+import copy
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from ..errors import ModelError, PlanError
+from .build import build
+from .plan import Plan
+
+PLAN_FILE = "plan.json"
+PACKED_WEIGHTS = "paring.safetensors"
+PLAIN_WEIGHTS = "model.safetensors"
+
+
+def load_original(source: str) -> PreTrainedModel:
+    """A model as its owner saved it: float32, on the CPU, in evaluation mode.
+
+    Args:
+        source: a local Hugging Face folder, or the name of a model on the hub.
+
+    Raises:
+        ModelError: if there is no such model, it is damaged, or its class is not one of the transformers library.
+    """
+    config = load_config(source)
+    try:
+        with _quiet_loading():
+            model = _class_of(config, source).from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise ModelError(f"the weights of {source!r} do not load: {_first_line(error)}") from error
+    assert isinstance(model, PreTrainedModel)
+    return model.eval()
+
+
+def load_config(source: str) -> PretrainedConfig:
+    """The config of a local folder, or of a model on the hub.
+
+    Raises:
+        ModelError: if there is none.
+    """
+    folder = Path(source).expanduser()
+    if not folder.exists() and _looks_local(source):
+        raise ModelError(f"there is no model folder {source!r}; give a Hugging Face folder that holds config.json.")
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise ModelError(f"{source!r} is not a Hugging Face model folder: it has no config.json.")
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"no model config at {source!r}: {_first_line(error)}") from error
+    assert isinstance(config, PretrainedConfig)
+    return config
+
+
+def weights_hash(source: str) -> str:
+    """12 hexadecimal digits of the content of a local model folder's config and weights; of the name if on the hub."""
+    digest = hashlib.sha256()
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        digest.update(source.encode())
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("config.json")]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]
+
+
+def save(compressed: PreTrainedModel, plan: Plan, folder: Path, *, original: PretrainedConfig) -> None:
+    """Writes a compressed model so that `load` gives it back.
+
+    Args:
+        compressed: what `build` made of the plan.
+        plan: the plan.
+        folder: made if missing.
+        original: the config of the model the plan was made for.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if plan.is_plain:
+        with _quiet_loading():
+            compressed.save_pretrained(folder)
+    else:
+        tensors = {name: tensor.contiguous() for name, tensor in compressed.state_dict().items()}
+        save_file(tensors, folder / PACKED_WEIGHTS, metadata={"format": "pt"})
+        config = copy.deepcopy(original)
+        config.architectures = [type(compressed).__name__]
+        config.save_pretrained(folder)
+    text = json.dumps({"paring": version("paring"), "plan": plan.to_json()}, indent=1)
+    (folder / PLAN_FILE).write_text(text + "\n", encoding="utf8")
+
+
+def load(folder: Path) -> tuple[PreTrainedModel, Plan]:
+    """A saved compressed model and its plan; quantised modules compute in float, as `spaces/quantised.py` defines them.
+
+    Raises:
+        ModelError: if the folder was not written by `save`, or is damaged.
+    """
+    plan = read_plan(folder)
+    config = load_config(str(folder))
+    weights = folder / (PLAIN_WEIGHTS if plan.is_plain else PACKED_WEIGHTS)
+    try:
+        # Copies: a tensor inside the file's memory map would keep the whole map alive once others are repacked.
+        tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{weights} does not load: {_first_line(error)}") from error
+    skeleton = _skeleton(config, str(folder))
+    model = skeleton if plan.is_plain else build(skeleton, plan, materials=None)
+    try:
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{weights} does not hold the model of its {PLAN_FILE}: {_first_line(error)}") from error
+    model.requires_grad_(False)
+    return model.eval(), plan
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan in a saved folder.
+
+    Raises:
+        ModelError: if there is none, or it is of another schema.
+    """
+    path = folder / PLAN_FILE
+    try:
+        return Plan.from_json(json.loads(path.read_text(encoding="utf8"))["plan"])
+    except (OSError, ValueError, KeyError, TypeError, PlanError) as error:
+        raise ModelError(f"{folder} is not a folder that paring exported: {_first_line(error)}") from error
+
+
+def model_class(source: str) -> type[PreTrainedModel]:
+    """The transformers class of a model folder.
+
+    Raises:
+        ModelError: if there is no config, or it names no class of the transformers library.
+    """
+    return _class_of(load_config(source), source)
+
+
+def stored_bytes(model: nn.Module) -> int:
+    """Bytes of all tensors that a saved model holds, shared ones once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _class_of(config: PretrainedConfig, source: str) -> type[PreTrainedModel]:
+    """The class a config names, from the transformers library only: no code of the model's folder is run."""
+    names = config.architectures or []
+    found = getattr(transformers, names[0], None) if names else None
+    if not (isinstance(found, type) and issubclass(found, PreTrainedModel)):
+        raise ModelError(f"config.json of {source!r} must name a transformers class in `architectures`, got {names}.")
+    return found
+
+
+def _skeleton(config: PretrainedConfig, source: str) -> PreTrainedModel:
+    """The model with its buffers, but with parameters of shape only, so that no memory is touched twice."""
+    with no_init_weights():
+        model = _class_of(config, source)(config)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module.register_parameter(name, nn.Parameter(parameter.to("meta"), requires_grad=False))
+    return model
+
+
+def _looks_local(source: str) -> bool:
+    """A hub name is `name` or `owner/name`; anything else, or a path whose parent exists, means a local folder."""
+    path = Path(source).expanduser()
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (source.count("/") == 1 and path.parent.is_dir())
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Without the library's own progress bar, which would write over ours."""
+    log = transformers.utils.logging
+    was_on = log.is_progress_bar_enabled()
+    log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_on:
+            log.enable_progress_bar()

@@ -1,0 +1,49 @@
+"""How many layers go, in the greedy order. [Peer2022]
+
+[Peer2022]: Peer, Stabinger, Engl, Rodriguez-Sanchez, "Greedy-layer pruning", Pattern Recognition Letters 157, 2022,
+arXiv 2105.14839. Removing a layer skips it; nothing is copied or merged.
+"""
+
+from dataclasses import replace
+
+from torch import nn
+
+from ..anatomy import Anatomy
+from ..plan import Plan, Slot
+from ..workbench import Material, Workbench
+from . import Choice, Parameter, Site
+
+
+class Depth:
+    """One integer per stack: how many of its layers are removed, 0 to all but one."""
+
+    def parameters(self, anatomy: Anatomy) -> tuple[Parameter, ...]:
+        """`depth.<stack>`: 0 to n - 1 removals."""
+        return tuple(Parameter(f"depth.{stack.name}", tuple(range(stack.n_layers))) for stack in anatomy.stacks)
+
+    def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
+        """Empties the first k slots of the removal order.
+
+        A stack that an earlier axis made shorter than k + 1 layers keeps its last layer.
+        """
+        for stack in plan.stacks:
+            standing = sum(slot.layer is not None for slot in stack.slots)
+            depth = min(int(choice[f"depth.{stack.name}"]), standing - 1)
+            if depth == 0:
+                continue
+            found = bench.removal_order(plan, stack.name, depth)
+            gone = set(found.order[:depth])
+            slots = tuple(Slot(None) if position in gone else slot for position, slot in enumerate(stack.slots))
+            plan = replace(plan.with_stack(replace(stack, slots=slots)), weights=found.weights[depth - 1])
+        return plan
+
+    def prepare(self, plan: Plan, bench: Workbench) -> Material:
+        """Nothing: an empty slot needs no material."""
+        return {}
+
+    def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
+        """Leaves what stands as it is: `build` already left the empty slots out."""
+        return module
+
+
+plugin = Depth()

@@ -1,0 +1,93 @@
+"""The only place that turns a plan into modules."""
+
+import copy
+from collections.abc import Mapping
+from typing import TypeVar
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..errors import PlanError
+from . import axes
+from .anatomy import Anatomy, StackAnatomy, anatomy_of
+from .axes import Site
+from .plan import Plan, Stack
+from .workbench import Material
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def build(
+    model: PreTrainedModel,
+    plan: Plan,
+    *,
+    materials: Mapping[str, Material] | None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> PreTrainedModel:
+    """The compressed model of a plan, in evaluation mode.
+
+    The original is not touched. Parameters that the plan leaves alone are *shared* with it, so a candidate costs
+    little memory; copy the result before training it.
+
+    Args:
+        model: the original, or its skeleton on the meta device.
+        plan: made for a model of this anatomy.
+        materials: axis -> what its `prepare` returned for this plan; None to get the shapes only, for a skeleton.
+        weights: tensors by name that replace those of the original first; needed where the plan names its own weights.
+
+    Raises:
+        PlanError: if the plan does not fit the model.
+    """
+    anatomy = anatomy_of(model)
+    _check(plan, anatomy)
+    compressed = copy_sharing_parameters(model)
+    if weights is not None:
+        compressed.load_state_dict(weights, strict=True, assign=True)
+    for stack in plan.stacks:
+        _realise_stack(compressed, stack, anatomy.stack(stack.name), materials)
+    site = Site("outside", None, plan.outside, anatomy.outside)
+    realised = _realise(compressed, site, materials)
+    assert isinstance(realised, PreTrainedModel)
+    return realised.eval()
+
+
+def _check(plan: Plan, anatomy: Anatomy) -> None:
+    """Refuses a plan made for another model."""
+    got = {stack.name: len(stack.slots) for stack in plan.stacks}
+    legal = {stack.name: stack.n_layers for stack in anatomy.stacks}
+    if got.keys() != legal.keys() or any(got[name] > legal[name] for name in got):
+        raise PlanError(f"the plan has stacks {got}, but the model has {legal}: it was made for another model.")
+    for stack in plan.stacks:
+        for slot in stack.slots:
+            if slot.layer and (slot.layer.index + 1) * slot.layer.granularity > legal[stack.name]:
+                raise PlanError(f"the plan asks for layer {slot.layer} of {legal[stack.name]} in {stack.name}.")
+            unknown = {kind for kind, _ in slot.treatments.items} - set(anatomy.stack(stack.name).linears)
+            if unknown:
+                raise PlanError(f"the plan treats {sorted(unknown)}, which layers of {anatomy.family} do not have.")
+
+
+def copy_sharing_parameters(model: Model) -> Model:
+    """New modules, buffers and config around the same parameters."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+
+
+def _realise_stack(
+    model: PreTrainedModel, stack: Stack, anatomy: StackAnatomy, materials: Mapping[str, Material] | None
+) -> None:
+    originals = model.get_submodule(anatomy.path)
+    assert isinstance(originals, nn.ModuleList)
+    layers = []
+    for position, slot in enumerate(stack.slots):
+        if slot.layer is not None:
+            site = Site(f"{stack.name}.{position}", slot.layer, slot.treatments, anatomy.linears)
+            layers.append(_realise(originals[slot.layer.index], site, materials))
+    model.set_submodule(anatomy.path, nn.ModuleList(layers))
+    setattr(model.config, anatomy.depth_setting, len(layers))
+
+
+def _realise(module: nn.Module, site: Site, materials: Mapping[str, Material] | None) -> nn.Module:
+    """Lets every axis carry out its part, in the fixed order."""
+    for name in axes.names():
+        material = None if materials is None else materials.get(name, {})
+        module = axes.load(name).realise(module, site, material)
+    return module

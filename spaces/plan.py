@@ -1,0 +1,303 @@
+"""The plan: the explicit, resolved blueprint of one candidate.
+
+A plan says for every stack which layer stands in which slot, and for every Linear of that layer what is done to it.
+It is data only: frozen, hashable, a JSON round trip, readable by a person. The identity plan is the baseline.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from ..errors import PlanError
+
+SCHEMA = 1
+ORIGINAL_WEIGHTS = "original"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Layer:
+    """Which trained layer stands in a slot.
+
+    Attributes:
+        index: 0-based; of the original layer where `granularity` is 1, else of the group of originals it stands for.
+        granularity: how many consecutive original layers it does the work of; 1 is an original layer.
+    """
+
+    index: int
+    granularity: int = 1
+
+    def __post_init__(self) -> None:
+        if self.index < 0 or self.granularity < 1:
+            raise PlanError(f"a layer needs index >= 0 and granularity >= 1, got {self.index} and {self.granularity}.")
+
+    def __str__(self) -> str:
+        return str(self.index) if self.granularity == 1 else f"m{self.granularity}.{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads what `str` writes: "4" is original layer 4, "m2.1" the second modular layer of granularity 2."""
+        match = re.fullmatch(r"(?:m(\d+)\.)?(\d+)", text)
+        if match is None:
+            raise PlanError(f"a layer is written '4' or 'm2.1', got {text!r}.")
+        return cls(int(match[2]), int(match[1] or 1))
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Precision:
+    """How the numbers of one part are stored and multiplied.
+
+    Attributes:
+        weight_bits: bits per weight, 2 to 8; symmetric, one scale per output channel (per row of an embedding).
+        activation_bits: bits per input value, 2 to 8, affine with one calibrated scale; None leaves inputs float.
+    """
+
+    weight_bits: int
+    activation_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        for bits in (self.weight_bits, self.activation_bits):
+            if bits is not None and not 2 <= bits <= 8:
+                raise PlanError(f"bits are 2 to 8, got {bits}; leave the precision out to keep float.")
+
+    def __str__(self) -> str:
+        return f"w{self.weight_bits}" + ("" if self.activation_bits is None else f"a{self.activation_bits}")
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Reads what `str` writes: "w8a8" quantises weights and inputs to 8 bits, "w8" the weights only."""
+        match = re.fullmatch(r"w(\d+)(?:a(\d+))?", text)
+        if match is None:
+            raise PlanError(f"a precision is written 'w8a8' or 'w8', got {text!r}.")
+        return cls(int(match[1]), None if match[2] is None else int(match[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What is done to one Linear or embedding. The empty treatment leaves it as it is, bit for bit.
+
+    Attributes:
+        rank: inner size of a two-factor form; None leaves one dense matrix.
+        precision: bits; None leaves float.
+    """
+
+    rank: int | None = None
+    precision: Precision | None = None
+
+    def __post_init__(self) -> None:
+        if self.rank is not None and self.rank < 1:
+            raise PlanError(f"a rank is at least 1, got {self.rank}.")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing is done."""
+        return self == Treatment()
+
+    def to_json(self) -> dict[str, Any]:
+        """Only what is done, in words a person can read."""
+        done: dict[str, Any] = {}
+        if self.rank is not None:
+            done["rank"] = self.rank
+        if self.precision is not None:
+            done["bits"] = str(self.precision)
+        return done
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        bits = data.get("bits")
+        return cls(rank=data.get("rank"), precision=None if bits is None else Precision.parse(bits))
+
+
+@dataclass(frozen=True, slots=True)
+class Treatments:
+    """The treatments of the parts of one place, by kind of part. Identity treatments are not kept.
+
+    Attributes:
+        items: (kind, treatment) pairs, sorted by kind, each kind once, none of them the identity.
+    """
+
+    items: tuple[tuple[str, Treatment], ...] = ()
+
+    def __post_init__(self) -> None:
+        kinds = [kind for kind, _ in self.items]
+        if kinds != sorted(set(kinds)) or any(treatment.is_identity for _, treatment in self.items):
+            raise PlanError(f"treatments must be sorted, unique and not the identity, got {self.items}.")
+
+    @classmethod
+    def of(cls, by_kind: Mapping[str, Treatment]) -> Self:
+        """Sorts, and leaves out what does nothing."""
+        return cls(tuple((kind, by_kind[kind]) for kind in sorted(by_kind) if not by_kind[kind].is_identity))
+
+    def get(self, kind: str) -> Treatment:
+        """The treatment of one kind, the identity where none is set."""
+        return dict(self.items).get(kind, Treatment())
+
+    def with_(self, kind: str, treatment: Treatment) -> Self:
+        """These treatments with one changed."""
+        return self.of({**dict(self.items), kind: treatment})
+
+    def to_json(self) -> dict[str, Any]:
+        """Kind -> what is done."""
+        return {kind: treatment.to_json() for kind, treatment in self.items}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls.of({kind: Treatment.from_json(entry) for kind, entry in data.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One place of a stack: a layer and what is done to its parts, or nothing.
+
+    Attributes:
+        layer: the layer that stands here; None where the slot is dropped.
+        treatments: by kind of Linear; empty where the slot is dropped.
+    """
+
+    layer: Layer | None
+    treatments: Treatments = Treatments()
+
+    def __post_init__(self) -> None:
+        if self.layer is None and self.treatments.items:
+            raise PlanError("a dropped slot has no parts to treat.")
+
+    def to_json(self) -> dict[str, Any] | None:
+        """None for a dropped slot."""
+        return None if self.layer is None else {"layer": str(self.layer), **self.treatments.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any] | None) -> Self:
+        """The inverse of `to_json`."""
+        if data is None:
+            return cls(None)
+        rest = {kind: entry for kind, entry in data.items() if kind != "layer"}
+        return cls(Layer.parse(data["layer"]), Treatments.from_json(rest))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The slots of one layer stack, from the input side up."""
+
+    name: str
+    slots: tuple[Slot, ...]
+
+    def __post_init__(self) -> None:
+        if not any(slot.layer for slot in self.slots):
+            raise PlanError(f"stack {self.name!r} must keep at least one layer of its {len(self.slots)}.")
+
+    @property
+    def dropped(self) -> tuple[int, ...]:
+        """Positions of the slots in which nothing stands."""
+        return tuple(position for position, slot in enumerate(self.slots) if slot.layer is None)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The blueprint of one candidate.
+
+    Attributes:
+        stacks: one per layer stack of the model, in the order of its anatomy.
+        outside: treatments of parts outside the stacks, for instance the word embeddings.
+        weights: which set of weights the plan starts from: "original", or the name of a set that an axis trained.
+    """
+
+    stacks: tuple[Stack, ...]
+    outside: Treatments = Treatments()
+    weights: str = ORIGINAL_WEIGHTS
+
+    def stack(self, name: str) -> Stack:
+        """The stack of this name."""
+        for stack in self.stacks:
+            if stack.name == name:
+                return stack
+        raise PlanError(f"the plan has no stack {name!r}, only {', '.join(stack.name for stack in self.stacks)}.")
+
+    def with_stack(self, stack: Stack) -> Self:
+        """This plan with the stack of the same name replaced."""
+        self.stack(stack.name)
+        return replace(self, stacks=tuple(stack if old.name == stack.name else old for old in self.stacks))
+
+    def treatments(self) -> tuple[Treatment, ...]:
+        """Every treatment of the plan that is not the identity."""
+        places = [slot.treatments for stack in self.stacks for slot in stack.slots] + [self.outside]
+        return tuple(treatment for place in places for _, treatment in place.items)
+
+    def in_float(self) -> Self:
+        """The same structure with all precisions taken away."""
+
+        def strip(place: Treatments) -> Treatments:
+            return Treatments.of({kind: replace(treatment, precision=None) for kind, treatment in place.items})
+
+        stacks = tuple(
+            replace(stack, slots=tuple(replace(slot, treatments=strip(slot.treatments)) for slot in stack.slots))
+            for stack in self.stacks
+        )
+        return replace(self, stacks=stacks, outside=strip(self.outside))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether an ordinary Hugging Face model of the same class can hold the result: only layers were left out."""
+        return not self.treatments() and all(
+            slot.layer is None or slot.layer.granularity == 1 for stack in self.stacks for slot in stack.slots
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that two plans share only when they are equal."""
+        return hashlib.sha256(self.dumps().encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries, lists and strings."""
+        return {
+            "schema": SCHEMA,
+            "weights": self.weights,
+            "outside": self.outside.to_json(),
+            "stacks": {stack.name: [slot.to_json() for slot in stack.slots] for stack in self.stacks},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`.
+
+        Raises:
+            PlanError: if the data are of another schema or do not describe a plan.
+        """
+        if data.get("schema") != SCHEMA:
+            raise PlanError(f"this paring reads plans of schema {SCHEMA}, got schema {data.get('schema')!r}.")
+        try:
+            stacks = tuple(
+                Stack(name, tuple(Slot.from_json(slot) for slot in slots)) for name, slots in data["stacks"].items()
+            )
+            return cls(stacks, Treatments.from_json(data["outside"]), data["weights"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise PlanError(f"not a plan: {error!r} in {json.dumps(data, default=str)[:200]}.") from error
+
+    def dumps(self) -> str:
+        """Canonical JSON text: equal plans give equal text."""
+        return json.dumps(self.to_json(), separators=(",", ":"))
+
+    def __str__(self) -> str:
+        return "; ".join([*(_describe_stack(stack) for stack in self.stacks), *_describe_outside(self)])
+
+
+def _describe_stack(stack: Stack) -> str:
+    """For instance `encoder 5/6 layers (without 1), w8a8 on 28/30`."""
+    kept = [slot for slot in stack.slots if slot.layer is not None]
+    text = f"{stack.name} {len(kept)}/{len(stack.slots)} layers"
+    if stack.dropped:
+        text += f" (without {' '.join(map(str, stack.dropped))})"
+    counts: dict[str, int] = {}
+    for slot in kept:
+        for _, treatment in slot.treatments.items:
+            for label in treatment.to_json().values():
+                counts[str(label)] = counts.get(str(label), 0) + 1
+    return text + "".join(f", {label} on {count} Linears" for label, count in sorted(counts.items()))
+
+
+def _describe_outside(plan: Plan) -> list[str]:
+    parts = [f"{kind} {' '.join(map(str, t.to_json().values()))}" for kind, t in plan.outside.items]
+    return parts if plan.weights == ORIGINAL_WEIGHTS else [*parts, f"weights {plan.weights}"]
