@@ -1,0 +1,67 @@
+"""What was learned, kept in the run folder: one small file per fact, whole or not there at all."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import StorageError
+
+
+class Cache:
+    """JSON values by key, surviving a kill at any moment."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keeps its files in this folder, which is made when first needed."""
+        self.folder = folder
+
+    def get(self, key: str) -> Any | None:
+        """The value of a key, or None; a damaged file counts as absent."""
+        try:
+            return json.loads((self.folder / f"{key}.json").read_text(encoding="utf8"))
+        except (OSError, ValueError):
+            return None
+
+    def put(self, key: str, value: Any) -> None:
+        """Keeps a value.
+
+        Raises:
+            StorageError: if the disk does not take it.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_file(self.folder / f"{key}.json", json.dumps(value))
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Writes a text file so that a reader sees the old content or the new, never a part."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with draft.open("w", encoding="utf8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what the system says of a full or refusing disk into one clear error.
+
+    Raises:
+        StorageError: for any OSError inside.
+    """
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free some space" if full else "make it writable"
+        raise StorageError(
+            f"cannot write to {folder}: {error.strerror or error}; {fix} and run the same command again: "
+            "every trial already judged is kept."
+        ) from error

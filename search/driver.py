@@ -1,0 +1,224 @@
+"""The search: propose a choice, resolve it to a plan, judge the plan once, tell the sampler; then measure the front.
+
+Everything is recorded as soon as it is known, so a search that is stopped goes on where it was.
+"""
+
+import random
+import time
+
+import optuna
+import torch
+
+from ..errors import BudgetError, ParingError, SearchError, SettingError, StorageError, UserError
+from ..profilers import devices, runtimes
+from ..profilers.machine import Machine
+from ..profilers.memory import MemoryMeter
+from ..spaces import artefact
+from ..spaces.axes import Parameter, Value
+from ..spaces.plan import Plan
+from ..spaces.space import Space
+from .data import read_tables
+from .finals import measure_whole
+from .judge import Judge
+from .progress import Progress, Silent
+from .samplers import sampler
+from .settings import Settings
+from .study import Record, State, Trial, database_errors
+from .workbench import LocalWorkbench, load_tokenizer
+
+# So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
+_REPEATS_BEFORE_EXHAUSTED = 100
+
+
+def search(settings: Settings, progress: Progress | None = None) -> Record:
+    """Runs a search, or goes on with the one in the run folder.
+
+    Args:
+        settings: what is asked.
+        progress: where to say how far it is; None says nothing.
+
+    Raises:
+        UserError: if something asked for cannot work; the message says what and how to mend it.
+        BudgetError: if no judged candidate keeps the budget; all trials are kept.
+        StorageError: if the disk refuses; all trials are kept.
+    """
+    progress = progress or Silent()
+    bench, described = open_workbench(settings, progress)
+    seeded = sampler(settings.sampler, seed=settings.seed)
+    record = Record.create(settings.out, described, len(settings.objectives), seeded)
+    machine = described["identity"]["machine"]
+    with record.locked(), database_errors(record.folder):
+        record.close_interrupted()
+        with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
+            judge = Judge(
+                bench,
+                record,
+                settings.workload,
+                machine=machine,
+                budget=settings.budget,
+                measured=settings.measured,
+                meter=meter,
+                seed=settings.seed,
+            )
+            _Loop(settings, Space(bench.anatomy, settings.axes), bench, record, judge).run(progress)
+            _measure_front(settings, bench, record, meter, machine, progress)
+    return record
+
+
+def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkbench, dict[str, object]]:
+    """The workbench of a search and the description its run folder keeps.
+
+    Raises:
+        UserError: if device, runtime, model, data or workload cannot work together.
+    """
+    device, runtime = devices.find(settings.device), runtimes.find(settings.runtime)
+    absence = runtime.absence(device)
+    if absence is not None:
+        raise SettingError(f"the runtime {settings.runtime!r} cannot run on {device.name}: {absence}")
+    task = settings.task
+    model = artefact.load_original(settings.model)
+    settings.workload.inputs(model.config)
+    tables = read_tables(task.data, (task.text,), task.label, limit=task.limit)
+    bench = LocalWorkbench(
+        model,
+        load_tokenizer(settings.model),
+        task,
+        tables,
+        device=device,
+        runtime=runtime,
+        threads=settings.workload.threads,
+        greedy=settings.greedy,
+        folder=settings.out,
+        progress=progress,
+    )
+    machine = Machine.here(device.name, device.facts(), runtime.versions())
+    return bench, settings.describe(tables, bench.metric, machine)
+
+
+class _Loop:
+    """Proposes and judges until the effort is spent or the space exhausted."""
+
+    def __init__(self, settings: Settings, space: Space, bench: LocalWorkbench, record: Record, judge: Judge) -> None:
+        self._settings, self._space, self._bench, self._record, self._judge = settings, space, bench, record, judge
+        self._known = {trial.plan.fingerprint: trial for trial in record.trials() if trial.plan is not None}
+        # The random numbers of a search that goes on must not be those it began with.
+        begun = record.begun
+        record.study.sampler = sampler(settings.sampler, seed=settings.seed + begun)
+        self._random = random.Random(settings.seed + begun)
+        if begun == 0:
+            for choice in space.uniform_choices()[: max(1, (settings.trials or 60) // 2)]:
+                record.study.enqueue_trial(choice)
+
+    def run(self, progress: Progress) -> None:
+        """Returns when trials or minutes are used up, or no new plan is found."""
+        started, repeats = time.monotonic(), 0
+        trials, minutes = self._settings.trials, self._settings.minutes
+        with progress.stage("searching", trials or minutes or 0) as report:
+            while True:
+                done, spent = len(self._known), (time.monotonic() - started) / 60
+                report(done if trials else spent, self._news())
+                if (trials is not None and done >= trials) or (minutes is not None and spent >= minutes):
+                    return
+                if done >= self._space.size or repeats >= _REPEATS_BEFORE_EXHAUSTED:
+                    return
+                repeats = 0 if self._try_one() else repeats + 1
+
+    def _news(self) -> str:
+        states = [trial.state for trial in self._known.values()]
+        counts = {state: states.count(state) for state in State if state in states}
+        return ", ".join(f"{count} {state.value.replace('_', ' ')}" for state, count in counts.items())
+
+    def _try_one(self) -> bool:
+        """Proposes and judges one choice; whether it led to a plan not seen before."""
+        trial = self._record.study.ask()
+        choice = {parameter.name: _suggest(trial, parameter) for parameter in self._space}
+        plan: Plan | None = None
+        try:
+            plan = self._space.resolve(choice, self._bench)
+            if plan.fingerprint in self._known:
+                self._repeat(trial, choice, self._known[plan.fingerprint])
+                return False
+            self._keep(trial, self._judge.judge(trial.number, plan))
+        except KeyboardInterrupt:
+            self._record.tell_failed(trial, State.INTERRUPTED, "interrupted by the user", plan)
+            raise
+        except (StorageError, UserError):
+            raise
+        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            self._fail(trial, State.OUT_OF_MEMORY, error, plan)
+        except Exception as error:  # one bad candidate never ends a run
+            self._fail(trial, State.FAILED, error, plan)
+        return True
+
+    def _keep(self, trial: optuna.Trial, judged: Trial, repeats: int | None = None) -> None:
+        assert judged.plan is not None
+        settings = self._settings
+        self._record.tell_judged(trial, judged, settings.budget, settings.objectives, repeats=repeats)
+        self._known.setdefault(judged.plan.fingerprint, judged)
+
+    def _fail(self, trial: optuna.Trial, state: State, error: Exception, plan: Plan | None) -> None:
+        cause = str(error) if isinstance(error, ParingError) else f"{type(error).__name__}: {error}"
+        self._record.tell_failed(trial, state, cause, plan)
+        if plan is None or plan == self._bench.anatomy.identity():
+            raise SearchError(f"the search cannot go on: {cause}") from error
+        self._known[plan.fingerprint] = Trial(trial.number, state, plan, cause)
+
+    def _repeat(self, trial: optuna.Trial, choice: dict[str, Value], first: Trial) -> None:
+        """Tells the sampler what is known already, and queues a neighbour of the choice to get away from it."""
+        if first.measures is None:
+            self._record.tell_failed(trial, first.state, first.cause, first.plan, repeats=first.number)
+        else:
+            self._keep(trial, first, repeats=first.number)
+        parameter = self._random.choice(list(self._space))
+        other = [value for value in parameter.choices if value != choice[parameter.name]]
+        if other:
+            self._record.study.enqueue_trial({**choice, parameter.name: self._random.choice(other)})
+
+
+def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
+    """The sampler's value for a parameter: integers as an ordered range, names as categories."""
+    numbers = [choice for choice in parameter.choices if isinstance(choice, int)]
+    if numbers == list(range(numbers[0], numbers[0] + len(parameter.choices))) if numbers else False:
+        return trial.suggest_int(parameter.name, numbers[0], numbers[-1])
+    value = trial.suggest_categorical(parameter.name, parameter.choices)
+    assert isinstance(value, int | str)
+    return value
+
+
+def _measure_front(
+    settings: Settings, bench: LocalWorkbench, record: Record, meter: MemoryMeter, machine: str, progress: Progress
+) -> None:
+    """Measures what the search found best, unless that front was measured before.
+
+    Raises:
+        BudgetError: if nothing keeps the budget.
+    """
+    best = [trial.plan for trial in record.best() if trial.plan is not None]
+    if not best:
+        raise BudgetError(_why_nothing_fits(settings, record))
+    baseline = bench.anatomy.identity()
+    plans = [baseline, *(plan for plan in best if plan != baseline)]
+    if {plan.fingerprint for plan in plans} == {final.plan.fingerprint for final in record.finals()}:
+        return
+    finals = measure_whole(
+        bench,
+        plans,
+        settings.workload,
+        machine=machine,
+        meter=meter if "memory" in settings.measured else None,
+        progress=progress,
+        seed=settings.seed,
+    )
+    record.set_finals(finals)
+
+
+def _why_nothing_fits(settings: Settings, record: Record) -> str:
+    """Which limit is broken by how little at best, so that the user knows what to relax."""
+    judged = [trial.measures for trial in record.trials() if trial.measures is not None]
+    if not judged:
+        return f"no trial of {record.folder} was judged; `paring report` lists the causes."
+    return (
+        f"no candidate meets the budget {settings.budget}; the best reached, each limit taken alone, is: "
+        f"{settings.budget.nearest(judged)}. "
+        f"Relax the budget in a new --out, or search longer; all {len(judged)} trials are kept in {record.folder}."
+    )

@@ -1,0 +1,90 @@
+"""Judging one candidate: its quality on the search split, and what it costs beside the baseline."""
+
+from ..profilers.memory import Memory, MemoryMeter
+from ..profilers.profile import Profile
+from ..profilers.runtimes import Executable
+from ..profilers.timing import Effort, Latency, measure
+from ..profilers.workload import Workload
+from ..spaces import artefact
+from ..spaces.plan import Plan
+from .finals import measures_of, request, saved
+from .objectives import Limits
+from .study import Record, State, Trial
+from .workbench import LocalWorkbench
+
+_CANDIDATE_EFFORT = Effort(seconds=1.5, half_width=0.02, min_rounds=7)
+_REFERENCE_EFFORT = Effort(seconds=5.0, half_width=0.005)
+
+
+class Judge:
+    """Judges plans for one run."""
+
+    def __init__(
+        self,
+        bench: LocalWorkbench,
+        record: Record,
+        workload: Workload,
+        *,
+        machine: str,
+        budget: Limits,
+        measured: set[str],
+        meter: MemoryMeter,
+        seed: int,
+    ) -> None:
+        """Loads the baseline and, where the run has none yet, measures its latency and the noise of this machine.
+
+        Args:
+            bench: of the run.
+            record: where the reference latency is kept.
+            workload: what is served.
+            machine: fingerprint of this machine.
+            budget: the limits that tell an infeasible trial.
+            measured: which of "latency" and "memory" to measure.
+            meter: measures memory.
+            seed: of the order within the rounds.
+        """
+        self._bench, self._record, self._workload, self._machine = bench, record, workload, machine
+        self._budget, self._measured, self._meter, self._seed = budget, measured, meter, seed
+        self._inputs = workload.inputs(bench.model.config)
+        self._identity = bench.anatomy.identity()
+        self._baseline = bench.executable(bench.build(self._identity))
+        if "latency" in measured and record.reference_seconds is None:
+            # The baseline against itself: what this machine can tell apart now, and what ratios are multiplied by.
+            found = self._beside_baseline(bench.executable(bench.build(self._identity)), _REFERENCE_EFFORT)
+            record.set_reference(found["baseline"].seconds, noise=found["candidate"])
+
+    def judge(self, number: int, plan: Plan) -> Trial:
+        """One candidate, with all its numbers.
+
+        Args:
+            number: of the trial.
+            plan: not judged before in this run.
+        """
+        compressed = self._bench.build(plan)
+        executable = self._bench.executable(compressed)
+        quality = self._bench.quality(plan, self._bench.search, executable)
+        baseline = self._bench.quality(self._identity, self._bench.search, self._baseline)
+        profile = Profile(
+            artefact.stored_bytes(compressed),
+            executable.kernels,
+            self._machine,
+            str(self._workload),
+            self._latency(plan, executable) if "latency" in self._measured else None,
+            self._memory(plan) if "memory" in self._measured else None,
+        )
+        measures = measures_of(quality.value, baseline.value, profile, self._record.reference_seconds)
+        state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
+        return Trial(number, state, plan, "", quality, profile, measures)
+
+    def _latency(self, plan: Plan, executable: Executable) -> Latency:
+        """The baseline's own ratio is 1 by definition."""
+        found = self._beside_baseline(executable, _CANDIDATE_EFFORT)
+        return found["baseline" if plan == self._identity else "candidate"]
+
+    def _beside_baseline(self, executable: Executable, effort: Effort) -> dict[str, Latency]:
+        calls = {"baseline": request(self._baseline, self._inputs), "candidate": request(executable, self._inputs)}
+        return measure(calls, baseline="baseline", effort=effort, seed=self._seed)
+
+    def _memory(self, plan: Plan) -> Memory:
+        with saved(self._bench, plan) as folder:
+            return self._meter.measure(folder)

@@ -1,0 +1,102 @@
+"""What a search is asked, and what of it must stay the same when a run goes on."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingError
+from ..profilers.machine import Machine
+from ..profilers.workload import Workload
+from ..spaces import artefact
+from .data import Tables
+from .objectives import Limits, check_objectives
+from .samplers import sampler
+from .tasks import Task
+from .workbench import SCORERS, Greedy
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a search is asked.
+
+    Attributes:
+        model: a local Hugging Face folder, or the name of a model on the hub.
+        task: what the model is judged on.
+        out: the run folder.
+        device: where it shall run, "cpu" or "cuda:0".
+        runtime: what runs it.
+        axes: what may change.
+        objectives: what is optimised.
+        budget: limits every answer must keep.
+        workload: what is served.
+        trials: stop after so many plans in the whole run; None for no such limit.
+        minutes: stop proposing after so many minutes of this call; None for no such limit.
+        seed: of everything random.
+        sampler: who proposes.
+        greedy: how the removal order is found.
+    """
+
+    model: str
+    task: Task
+    out: Path
+    device: str = "cpu"
+    runtime: str = "torch"
+    axes: tuple[str, ...] = ("depth", "bits")
+    objectives: tuple[str, ...] = ("quality", "latency", "memory")
+    budget: Limits = Limits()
+    workload: Workload = field(default_factory=Workload)
+    trials: int | None = 60
+    minutes: float | None = None
+    seed: int = 0
+    sampler: str = "tpe"
+    greedy: Greedy = Greedy()
+
+    def __post_init__(self) -> None:
+        check_objectives(self.objectives)
+        if self.trials is None and self.minutes is None:
+            raise SettingError("a search needs an end: give trials, minutes or both.")
+        for name, value in (("trials", self.trials), ("minutes", self.minutes)):
+            if value is not None and not value > 0:
+                raise SettingError(f"{name} must be above 0, got {value}.")
+        if self.seed < 0:
+            raise SettingError(f"the seed must be at least 0, got {self.seed}.")
+        if self.greedy.scorer not in SCORERS:
+            raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
+        sampler(self.sampler, seed=self.seed)
+
+    @property
+    def measured(self) -> set[str]:
+        """What must be measured of every candidate: objectives, and what the budget bounds."""
+        return {*self.objectives, *self.budget.needed()}
+
+    def describe(self, tables: Tables, metric: str, machine: Machine) -> dict[str, Any]:
+        """What the run folder remembers of a search.
+
+        Returns:
+            "identity" must be the same whenever the run goes on; "sources" and "effort" may change; "facts" inform.
+        """
+        task = self.task.to_json()
+        data = task.pop("data")
+        identity: Mapping[str, Any] = {
+            "model": artefact.weights_hash(self.model),
+            "data": tables.content_hash,
+            "task": {**task, "metric": metric},
+            "device": machine.device,
+            "runtime": self.runtime,
+            "machine": machine.fingerprint,
+            "axes": list(self.axes),
+            "objectives": list(check_objectives(self.objectives)),
+            "budget": self.budget.to_json(),
+            "workload": self.workload.to_json(),
+            "seed": self.seed,
+            "sampler": self.sampler,
+            "greedy": asdict(self.greedy),
+        }
+        return {
+            "identity": identity,
+            "sources": {"model": self.model, "data": data},
+            "effort": {"trials": self.trials, "minutes": self.minutes},
+            "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
+        }

@@ -1,0 +1,370 @@
+"""The durable record of a search: an Optuna study in the run folder, valid after every trial."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Self
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import DatabaseError
+
+from ..errors import PlanError, RunError, StorageError
+from ..profilers.profile import Profile
+from ..profilers.timing import Latency
+from ..spaces.plan import Plan
+from .objectives import Limits, Measures
+from .quality import Difference, Quality
+
+STUDY_NAME = "paring"
+DATABASE = "study.db"
+_SETTINGS = "settings"
+_REFERENCE = "reference_seconds"
+_NOISE = "noise"
+_FINAL = "final:"
+
+
+class State(StrEnum):
+    """What became of a trial."""
+
+    JUDGED = "judged"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One candidate and what became of it.
+
+    Attributes:
+        number: counts all proposals of the study, so repeats of a known plan leave gaps.
+        state: INFEASIBLE was judged but breaks a limit; the last three have a cause and no numbers.
+        plan: the candidate; None where it failed before there was one.
+        cause: why it failed, in words; empty where it was judged.
+        quality: on the search split.
+        profile: beside the baseline, in the process of the search.
+        measures: the numbers that objectives and limits speak of.
+    """
+
+    number: int
+    state: State
+    plan: Plan | None
+    cause: str = ""
+    quality: Quality | None = None
+    profile: Profile | None = None
+    measures: Measures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A member of the front, measured whole: exported, reloaded, run on its runtime.
+
+    Attributes:
+        plan: the candidate.
+        quality: on the test split.
+        gain: of quality over the baseline's on the test split; negative is a drop.
+        profile: all members and the baseline side by side.
+        measures: the numbers that objectives and limits speak of, from quality and profile.
+        reloads_equal: whether the reloaded model gave the same logits as the one in memory.
+    """
+
+    plan: Plan
+    quality: Quality
+    gain: Difference
+    profile: Profile
+    measures: Measures
+    reloads_equal: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "plan": self.plan.to_json(),
+            "quality": self.quality.to_json(),
+            "gain": asdict(self.gain),
+            "profile": self.profile.to_json(),
+            "measures": asdict(self.measures),
+            "reloads_equal": self.reloads_equal,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(
+            Plan.from_json(data["plan"]),
+            Quality.from_json(data["quality"]),
+            Difference(**data["gain"]),
+            Profile.from_json(data["profile"]),
+            Measures(**data["measures"]),
+            data["reloads_equal"],
+        )
+
+
+class Record:
+    """The study of one run folder.
+
+    Attributes:
+        folder: the run folder.
+        settings: what the search was asked, as plain data; see `search/driver.py`.
+    """
+
+    def __init__(self, folder: Path, study: optuna.Study) -> None:
+        """Use `create` or `open`."""
+        self.folder = folder
+        self._study = study
+        self.settings: dict[str, Any] = study.user_attrs[_SETTINGS]
+
+    @classmethod
+    def create(cls, folder: Path, settings: Mapping[str, Any], n_objectives: int, sampler: optuna.samplers.BaseSampler) -> Self:
+        """Opens the study of a run folder to go on with it, or begins it.
+
+        Args:
+            folder: made if missing.
+            settings: what the search is asked; the entries under "identity" must be as before.
+            n_objectives: how many values a trial has.
+            sampler: who proposes choices from now on.
+
+        Raises:
+            RunError: if the folder holds another search, or something that is no run.
+            StorageError: if it cannot be written.
+        """
+        if folder.is_dir() and any(folder.iterdir()) and not (folder / DATABASE).is_file() and not _is_begun(folder):
+            raise RunError(f"{folder} holds files but no run of paring; give --out an empty or a new folder.")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"cannot make the run folder {folder}: {error.strerror or error}.") from error
+        with database_errors(folder):
+            study = optuna.create_study(
+                storage=_storage(folder),
+                sampler=sampler,
+                study_name=STUDY_NAME,
+                directions=["minimize"] * n_objectives,
+                load_if_exists=True,
+            )
+            known = study.user_attrs.get(_SETTINGS)
+            if known is not None:
+                _refuse_another(folder, known["identity"], json.loads(json.dumps(settings["identity"])))
+            study.set_user_attr(_SETTINGS, dict(settings))
+        return cls(folder, study)
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """The study of a finished or interrupted run, to read it.
+
+        Raises:
+            RunError: if there is none, or it is damaged.
+        """
+        if not (folder / DATABASE).is_file():
+            raise RunError(f"{folder} is no run folder: it has no {DATABASE}. Make one with: paring search ... --out DIR.")
+        try:
+            study = optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+            return cls(folder, study)
+        except (DatabaseError, KeyError, RuntimeError, ValueError) as error:
+            raise RunError(f"the run in {folder} is damaged: {str(error).splitlines()[0]}") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second search out of the folder.
+
+        Raises:
+            RunError: if one is in it already.
+        """
+        lock = FileLock(self.folder / ".lock", timeout=0)
+        try:
+            with lock:
+                yield
+        except Timeout as error:
+            raise RunError(f"another search is running in {self.folder}; wait for it, or give another --out.") from error
+
+    @property
+    def study(self) -> optuna.Study:
+        """The Optuna study, for samplers and dashboards."""
+        return self._study
+
+    @property
+    def reference_seconds(self) -> float | None:
+        """Median latency of the baseline when it was first measured; ratios times this are latencies."""
+        found = self._study.user_attrs.get(_REFERENCE)
+        return None if found is None else float(found)
+
+    @property
+    def noise(self) -> Latency | None:
+        """The baseline measured against itself: a ratio inside this interval is no difference."""
+        found = self._study.user_attrs.get(_NOISE)
+        return None if found is None else Latency.from_json(found)
+
+    def set_reference(self, seconds: float, *, noise: Latency) -> None:
+        """Keeps the baseline's latency, and how it compares with itself."""
+        self._study.set_user_attr(_NOISE, noise.to_json())
+        self._study.set_user_attr(_REFERENCE, seconds)
+
+    @property
+    def begun(self) -> int:
+        """How many proposals were ever made."""
+        return len(self._study.get_trials(deepcopy=False))
+
+    def trials(self) -> list[Trial]:
+        """All trials but repeats of a plan already judged, in the order they were proposed."""
+        found = self._study.get_trials(deepcopy=False)
+        return [_trial(frozen) for frozen in found if frozen.state.is_finished() and "repeats" not in frozen.user_attrs]
+
+    def judged(self) -> dict[str, Trial]:
+        """Plan fingerprint -> its trial, for all that have numbers."""
+        return {trial.plan.fingerprint: trial for trial in self.trials() if trial.plan is not None and trial.measures}
+
+    def best(self) -> list[Trial]:
+        """Trials within the limits that no other one beats in all objectives, each plan once."""
+        numbers = {frozen.number for frozen in self._study.best_trials}
+        return [trial for trial in self.trials() if trial.number in numbers and trial.state == State.JUDGED]
+
+    def finals(self) -> list[Final]:
+        """The front as it was last measured whole; empty before that. The baseline is in it."""
+        attributes = self._study.user_attrs
+        return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
+
+    def set_finals(self, finals: list[Final]) -> None:
+        """Keeps a front measured whole, instead of an earlier one."""
+        fresh = {f"{_FINAL}{final.plan.fingerprint}": final.to_json() for final in finals}
+        for name in [name for name in self._study.user_attrs if name.startswith(_FINAL) and name not in fresh]:
+            self._study.set_user_attr(name, None)
+        for name, value in fresh.items():
+            self._study.set_user_attr(name, value)
+
+    def close_interrupted(self) -> None:
+        """Marks the trials that a kill left open, and queues each choice once more: it may have been what killed."""
+        trials = self._study.get_trials(deepcopy=False)
+        stopped = [frozen.params for frozen in trials if frozen.state == TrialState.FAIL and _was_stopped(frozen)]
+        for frozen in trials:
+            if frozen.state == TrialState.RUNNING:
+                self._study.tell(frozen.number, state=TrialState.FAIL)
+                if frozen.params and frozen.params not in stopped:
+                    self._study.enqueue_trial(frozen.params)
+
+    def tell_judged(
+        self, trial: optuna.Trial, judged: Trial, limits: Limits, objectives: tuple[str, ...], *, repeats: int | None = None
+    ) -> None:
+        """Records a judgement.
+
+        Args:
+            trial: as Optuna proposed it.
+            judged: the judgement, with all numbers.
+            limits: that it may break.
+            objectives: whose values Optuna is told.
+            repeats: number of the earlier trial that this one is a repeat of.
+        """
+        assert judged.plan and judged.quality and judged.profile and judged.measures
+        for name, violation in limits.violations(judged.measures).items():
+            trial.set_constraint(name, violation)
+        if repeats is not None:
+            trial.set_user_attr("repeats", repeats)
+        else:
+            for name, value in _attributes(judged).items():
+                trial.set_user_attr(name, value)
+        self._study.tell(trial, [judged.measures.minimised(objective) for objective in objectives])
+
+    def tell_failed(
+        self, trial: optuna.Trial, state: State, cause: str, plan: Plan | None, *, repeats: int | None = None
+    ) -> None:
+        """Records that a trial has no numbers, and why; `repeats` is the earlier trial it is a repeat of."""
+        if repeats is not None:
+            trial.set_user_attr("repeats", repeats)
+        trial.set_user_attr("state", state.value)
+        trial.set_user_attr("cause", cause)
+        trial.set_user_attr("plan", None if plan is None else plan.to_json())
+        self._study.tell(trial, state=TrialState.FAIL)
+
+
+@contextmanager
+def database_errors(folder: Path) -> Iterator[None]:
+    """Turns what the database says of a full or refusing disk into one clear error.
+
+    Raises:
+        StorageError: for any database error inside.
+    """
+    try:
+        yield
+    except (DatabaseError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ or error
+        raise StorageError(
+            f"cannot write the study in {folder}: {str(cause).splitlines()[0]}. Free some space or make it writable and "
+            "run the same command again: every trial already judged is kept."
+        ) from error
+
+
+def _was_stopped(frozen: FrozenTrial) -> bool:
+    """Whether a failed trial has no state of ours: nobody was left to record one."""
+    return "state" not in frozen.user_attrs
+
+
+def _storage(folder: Path) -> RDBStorage:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return RDBStorage(f"sqlite:///{(folder / DATABASE).resolve()}", engine_kwargs={"connect_args": {"timeout": 30}})
+
+
+def _is_begun(folder: Path) -> bool:
+    """Whether a run was killed before it had a database."""
+    return {path.name for path in folder.iterdir()} <= {".lock", "cache"}
+
+
+def _refuse_another(folder: Path, known: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """A run folder goes on only with the search it was made by; how long to search, and from where, may change."""
+    old, new = _flatten(known), _flatten(asked)
+    changed = [
+        f"{name} was {old.get(name)}, now {new.get(name)}"
+        for name in sorted(old | new)
+        if old.get(name) != new.get(name)
+    ]
+    if changed:
+        raise RunError(
+            f"{folder} was made by another search ({'; '.join(changed)}). Give another --out, or repeat those settings."
+        )
+
+
+def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def _attributes(judged: Trial) -> dict[str, Any]:
+    assert judged.plan and judged.quality and judged.profile and judged.measures
+    return {
+        "state": judged.state.value,
+        "plan": judged.plan.to_json(),
+        "label": str(judged.plan),
+        "quality": judged.quality.to_json(),
+        "profile": judged.profile.to_json(),
+        "measures": asdict(judged.measures),
+    }
+
+
+def _trial(frozen: FrozenTrial) -> Trial:
+    found = frozen.user_attrs
+    state = State(found.get("state", State.INTERRUPTED))
+    try:
+        plan = None if found.get("plan") is None else Plan.from_json(found["plan"])
+    except PlanError as error:
+        raise RunError(f"trial {frozen.number} of the run is damaged: {error}") from error
+    if "measures" not in found or frozen.state != TrialState.COMPLETE:
+        cause = found.get("cause", "the process was stopped while this trial ran")
+        return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
+    return Trial(
+        frozen.number,
+        state,
+        plan,
+        "",
+        Quality.from_json(found["quality"]),
+        Profile.from_json(found["profile"]),
+        Measures(**found["measures"]),
+    )

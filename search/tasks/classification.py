@@ -1,0 +1,97 @@
+"""Classification and regression of a text or a pair of texts."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.stats import ConstantInputWarning, pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ...errors import DataError, ModelError, SettingError
+from ...profilers.runtimes import Executable
+from ..data import Examples
+from . import Task
+
+CLASS_METRICS = ("accuracy", "f1", "matthews")
+SCORE_METRICS = ("spearman", "pearson")
+
+
+class Classification:
+    """Models with a sequence-classification head: classes, or one score where the head has one output."""
+
+    def metric(self, task: Task, model: PreTrainedModel) -> str:
+        """Accuracy for classes and Spearman's correlation for scores, unless the task names another."""
+        if not type(model).__name__.endswith("ForSequenceClassification"):
+            raise ModelError(f"classification needs a ...ForSequenceClassification model, got {type(model).__name__}.")
+        if model.config.problem_type == "multi_label_classification":
+            raise ModelError("the model gives several labels per text; paring judges one label or one score.")
+        legal = SCORE_METRICS if _gives_scores(model) else CLASS_METRICS
+        if task.metric is not None and task.metric not in legal:
+            raise SettingError.unknown("metric", task.metric, legal)
+        return task.metric or legal[0]
+
+    def encode(
+        self, table: pd.DataFrame, split: str, task: Task, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    ) -> Examples:
+        """Tokenises the texts, pairs where the data have a second text column."""
+        texts = table[task.text].astype(str).tolist()
+        seconds = table[task.text2].astype(str).tolist() if task.text2 in table.columns else None
+        encoded = tokenizer(texts, seconds, truncation=True, max_length=task.max_tokens)
+        padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
+        names = [name for name in encoded if name in padding]
+        rows = tuple({name: encoded[name][row] for name in names} for row in range(len(texts)))
+        labels = _labels(table[task.label], split, model)
+        return Examples(split, rows, labels, {name: padding[name] for name in names})
+
+    def answer(self, executable: Executable, examples: Examples) -> np.ndarray:
+        """The likeliest class, or the score, of every example."""
+        answers = np.empty(len(examples))
+        for rows, inputs in examples.batches():
+            logits = executable(inputs).float()
+            if logits.shape[-1] > 1 and not torch.isfinite(logits).all():
+                answers[rows] = np.nan
+                continue
+            answers[rows] = (logits[:, 0] if logits.shape[-1] == 1 else logits.argmax(-1)).numpy()
+        return answers
+
+    def score(self, metric: str, labels: np.ndarray, outcomes: np.ndarray) -> float:
+        """The metric; a correlation with answers that are all the same is undefined and counts as 0."""
+        if metric == "accuracy":
+            return float(accuracy_score(labels, outcomes))
+        if metric == "f1":
+            average = "binary" if {*labels, *outcomes} <= {0.0, 1.0} else "macro"
+            return float(f1_score(labels, outcomes, average=average, zero_division=0.0))
+        if metric == "matthews":
+            return float(matthews_corrcoef(labels, outcomes))
+        correlation = {"pearson": pearsonr, "spearman": spearmanr}[metric]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConstantInputWarning)
+            return float(np.nan_to_num(correlation(labels, outcomes).statistic, nan=0.0))
+
+
+def _gives_scores(model: PreTrainedModel) -> bool:
+    return bool(model.config.num_labels == 1)
+
+
+def _labels(column: "pd.Series[object]", split: str, model: PreTrainedModel) -> np.ndarray:
+    """Class numbers, or scores; names of classes are looked up in the model's config."""
+    if _gives_scores(model):
+        try:
+            return column.astype(float).to_numpy()
+        except (ValueError, TypeError) as error:
+            raise DataError(f"the model gives a score, so labels must be numbers; the {split} split has: {error}.") from error
+    known = {str(name): number for name, number in (model.config.label2id or {}).items()}
+    known |= {str(number): number for number in range(model.config.num_labels)}
+    texts = column.map(lambda label: str(int(label)) if isinstance(label, float) and label.is_integer() else str(label))
+    unknown = sorted(set(texts) - set(known))
+    if unknown:
+        raise DataError(
+            f"the {split} split has labels the model does not know: {', '.join(unknown[:5])}; "
+            f"it knows: {', '.join(sorted(known)[:20])}."
+        )
+    return texts.map(known).to_numpy(dtype=float)
+
+
+plugin = Classification()

@@ -1,0 +1,75 @@
+"""Fine-tuning, where a scorer asks for it."""
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from transformers import PreTrainedModel, get_linear_schedule_with_warmup
+
+from ..errors import SettingError
+from .data import Examples
+from .progress import Progress
+
+_MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a model is fine-tuned; the defaults are those of Greedy-layer pruning's search. [Peer2022]
+
+    Attributes:
+        epochs: passes over the training examples.
+        learning_rate: of AdamW at the start; it falls linearly to 0.
+        batch: examples per step.
+        seed: of dropout and of the order of the examples.
+    """
+
+    epochs: int = 3
+    learning_rate: float = 2e-5
+    batch: int = 32
+    seed: int = 41
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1 or not self.learning_rate > 0:
+            raise SettingError(f"training needs epochs >= 1, batch >= 1 and learning_rate > 0, got {self}.")
+
+
+def fine_tune(
+    model: PreTrainedModel, examples: Examples, training: Training, progress: Progress, *, what: str = "fine-tuning"
+) -> float:
+    """Trains a model in place with its own loss; the same arguments on the same machine give the same weights.
+
+    Args:
+        model: any transformers model whose inputs and labels `examples` hold; left in evaluation mode.
+        examples: what to learn from.
+        training: how.
+        progress: where to say how far it is.
+        what: what the progress is called.
+
+    Returns:
+        Mean loss of the last epoch.
+    """
+    torch.manual_seed(training.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
+    steps_per_epoch = -(-len(examples) // training.batch)
+    steps = training.epochs * steps_per_epoch
+    schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
+    is_regression = model.config.num_labels == 1
+    labels = torch.tensor(examples.labels, dtype=torch.float32 if is_regression else torch.long)
+    losses: list[float] = []
+    model.train().requires_grad_(True)
+    with progress.stage(what, steps) as report:
+        for _ in range(training.epochs):
+            order = torch.randperm(len(examples)).tolist()
+            for start in range(0, len(order), training.batch):
+                rows = order[start : start + training.batch]
+                loss = model(**examples.batch(rows), labels=labels[rows]).loss
+                loss.backward()
+                clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
+                optimizer.step()
+                schedule.step()
+                optimizer.zero_grad()
+                losses.append(loss.item())
+                report(len(losses), f"loss {loss.item():.3f}")
+    model.eval().requires_grad_(False)
+    return sum(losses[-steps_per_epoch:]) / steps_per_epoch
