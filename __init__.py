@@ -1,1 +1,33 @@
-"""paring."""
+"""paring cuts a Transformer down to what a device needs.
+
+It takes a Hugging Face model, an evaluation set and a device, searches jointly over structure and bits, measures
+latency and memory on that device, and gives a Pareto front, a report and a model that loads and is really faster.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .api import Study as Study
+    from .api import load as load
+    from .api import pare as pare
+    from .profilers.workload import Workload as Workload
+    from .search.tasks import Task as Task
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Study": ".api",
+    "Task": ".search.tasks",
+    "Workload": ".profilers.workload",
+    "load": ".api",
+    "pare": ".api",
+}
+__all__ = ["Study", "Task", "Workload", "__version__", "load", "pare"]
+
+
+def __getattr__(name: str) -> Any:
+    """Finds the public names when they are first used, so that importing paring does nothing."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name], __name__), name)

@@ -14,7 +14,18 @@ from typing import Any, Self
 import psutil
 
 # The instruction sets that decide which integer and half-precision kernels a processor has.
-_NAMED_SETS = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8", "asimd", "sve", "i8mm")
+_NAMED_SETS = (
+    "avx2",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+    "asimd",
+    "sve",
+    "i8mm",
+)
 _LIBRARIES = ("torch", "transformers")
 
 
@@ -46,7 +57,7 @@ class Machine:
         return cls(
             device,
             dict(facts),
-            len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+            available_cores(),
             instruction_sets(),
             psutil.virtual_memory().total,
             f"{platform.system()} {platform.release()}",
@@ -67,6 +78,11 @@ class Machine:
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
         return cls(**{**data, "instruction_sets": tuple(data["instruction_sets"])})
+
+
+def available_cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @cache

@@ -84,7 +84,12 @@ class MemoryMeter:
         else:
             try:
                 done = subprocess.run(
-                    _command("--once"), input=request, capture_output=True, text=True, timeout=self._timeout, check=False
+                    _command("--once"),
+                    input=request,
+                    capture_output=True,
+                    text=True,
+                    timeout=self._timeout,
+                    check=False,
                 )
             except subprocess.TimeoutExpired as error:
                 raise MeasurementError(f"measuring memory took longer than {self._timeout:.0f} s.") from error

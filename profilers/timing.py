@@ -139,7 +139,9 @@ def _warm_up(call: Call, clock: Clock) -> None:
     for _ in range(_WARM_UP_CALLS):
         times.append(_seconds(call, clock))
         before, last = times[-2 * _WARM_UP_WINDOW : -_WARM_UP_WINDOW], times[-_WARM_UP_WINDOW:]
-        if len(before) == _WARM_UP_WINDOW and statistics.median(last) > _STILL_GETTING_FASTER * statistics.median(before):
+        if len(before) == _WARM_UP_WINDOW and statistics.median(last) > _STILL_GETTING_FASTER * statistics.median(
+            before
+        ):
             return
 
 

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from ..errors import SettingError
 from ..spaces.workbench import Inputs
+from .machine import available_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,11 @@ class Workload:
         for name, value in asdict(self).items():
             if value < 1:
                 raise SettingError(f"{name} of a workload must be at least 1, got {value}.")
+
+    @classmethod
+    def on_all_cores(cls, batch: int = 1, tokens: int = 128) -> Self:
+        """With as many threads as this process may use cores."""
+        return cls(batch, tokens, available_cores())
 
     def inputs(self, config: PretrainedConfig) -> Inputs:
         """One request of random ordinary tokens; the same every time.

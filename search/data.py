@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -102,7 +103,9 @@ def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int |
         split: table.dropna(subset=[label]) if label in table else table for split, table in _read(source).items()
     }
     if "validation" not in tables:
-        raise DataError(f"{source!r} has no validation split, only {', '.join(tables) or 'nothing'}; searching needs one.")
+        raise DataError(
+            f"{source!r} has no validation split, only {', '.join(tables) or 'nothing'}; searching needs one."
+        )
     for split, table in tables.items():
         _check(table, f"{split} of {source!r}", (*columns, label))
     if "test" in tables and (tables["test"].empty or _is_unlabelled(tables["test"][label])):
@@ -124,7 +127,8 @@ def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int |
             raise DataError(f"the {split} part of {source!r} has no rows.")
     if limit is not None:
         search, test = _by_hash(search, columns).head(limit), _by_hash(test, columns).head(limit)
-    return Tables(*(t.reset_index(drop=True) for t in (search, test, calibration)), train, origin)
+    search, test, calibration = (table.reset_index(drop=True) for table in (search, test, calibration))
+    return Tables(search, test, calibration, train, origin)
 
 
 def _read(source: str) -> dict[str, pd.DataFrame]:
@@ -132,8 +136,12 @@ def _read(source: str) -> dict[str, pd.DataFrame]:
     if path.is_file():
         return {"validation": _read_file(path)}
     if path.is_dir():
-        found = {split: path / f"{split}{suffix}" for split in SPLITS for suffix in reversed(SUFFIXES)
-                 if (path / f"{split}{suffix}").is_file()}
+        found = {
+            split: path / f"{split}{suffix}"
+            for split in SPLITS
+            for suffix in reversed(SUFFIXES)
+            if (path / f"{split}{suffix}").is_file()
+        }
         if not found:
             raise DataError(f"{source!r} holds no train, validation or test file ({', '.join(SUFFIXES)}).")
         return {split: _read_file(file) for split, file in found.items()}
@@ -179,7 +187,7 @@ def _check(table: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
         )
 
 
-def _is_unlabelled(labels: "pd.Series[object]") -> bool:
+def _is_unlabelled(labels: "pd.Series[Any]") -> bool:
     """GLUE publishes test sets with -1 for every label."""
     return bool((labels.astype(str) == "-1").all())
 
@@ -195,9 +203,7 @@ def _by_hash(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     return table.iloc[np.argsort(_hashes(table, columns).to_numpy(), kind="stable")]
 
 
-def _cut(
-    table: pd.DataFrame, columns: Sequence[str], share: float, purpose: str
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _cut(table: pd.DataFrame, columns: Sequence[str], share: float, purpose: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The rows whose hash, salted with the purpose, falls below the share; and the rest."""
     if table.empty:
         return table, table

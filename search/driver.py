@@ -5,6 +5,7 @@ Everything is recorded as soon as it is known, so a search that is stopped goes 
 
 import random
 import time
+from typing import Any
 
 import optuna
 import torch
@@ -65,7 +66,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     return record
 
 
-def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkbench, dict[str, object]]:
+def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkbench, dict[str, Any]]:
     """The workbench of a search and the description its run folder keeps.
 
     Raises:

@@ -4,8 +4,9 @@ The number reported is that of the artefact you deploy.
 """
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,15 +21,26 @@ from ..spaces.plan import Plan
 from ..spaces.workbench import Inputs
 from .cache import writing
 from .objectives import Measures
-from .progress import Progress
+from .progress import Progress, Report
 from .quality import difference
 from .study import Final
 from .workbench import LocalWorkbench
 
-# So many models are held in memory at once.
+# So many models are held in memory and timed side by side at once.
 _SESSION = 12
 _SECONDS_PER_MODEL = 4.0
 _COMPARED_EXAMPLES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class _Reloaded:
+    """One member, exported and loaded again."""
+
+    plan: Plan
+    executable: Executable
+    stored_bytes: int
+    memory: Memory | None
+    equal: bool
 
 
 def measure_whole(
@@ -40,6 +52,7 @@ def measure_whole(
     meter: MemoryMeter | None,
     progress: Progress,
     seed: int,
+    exported: Mapping[Plan, Path] | None = None,
 ) -> list[Final]:
     """Measures plans as they would be deployed.
 
@@ -51,35 +64,44 @@ def measure_whole(
         meter: measures memory; None to leave it out.
         progress: where to say how far it is.
         seed: of the order within the rounds.
+        exported: folders in which plans are saved already; the quality of those is judged again. Others are saved to
+            a temporary folder.
 
     Returns:
         One per plan, in their order.
     """
+    baseline, *rivals = plans
     finals: list[Final] = []
-    rivals = list(plans[1:])
-    sessions = [[plans[0], *rivals[start : start + _SESSION]] for start in range(0, max(len(rivals), 1), _SESSION)]
-    with progress.stage("measuring the front", len(plans) + len(sessions)) as report:
-
-        def tell(what: str) -> None:
-            report(len(finals), what)
-
-        reference: float | None = None
-        for session in sessions:
-            loaded = [_reload(bench, plan, meter, tell) for plan in session]
+    reference: float | None = None
+    with progress.stage("measuring the front", 3 * len(plans)) as report:
+        for start in range(0, max(len(rivals), 1), _SESSION):
+            session = [baseline, *rivals[start : start + _SESSION]]
+            members = [
+                _reload(bench, plan, (exported or {}).get(plan), meter, _counted(report, 3 * start + done))
+                for done, plan in enumerate(session)
+            ]
+            report(3 * start + len(session), f"timing {len(session)} models side by side")
             inputs = workload.inputs(bench.model.config)
-            effort = Effort(seconds=_SECONDS_PER_MODEL * len(session))
-            calls = {plan.fingerprint: request(found[0], inputs) for plan, found in zip(session, loaded, strict=True)}
-            tell(f"timing {len(session)} models side by side")
-            latencies = measure(calls, baseline=plans[0].fingerprint, effort=effort, seed=seed)
-            reference = reference or latencies[plans[0].fingerprint].seconds
-            for plan, (executable, stored, memory, equal) in zip(session, loaded, strict=True):
-                if any(final.plan == plan for final in finals):
-                    continue
-                tell(f"judging {plan} on the test split")
+            latencies = measure(
+                {member.plan.fingerprint: request(member.executable, inputs) for member in members},
+                baseline=baseline.fingerprint,
+                effort=Effort(seconds=_SECONDS_PER_MODEL * len(session)),
+                seed=seed,
+            )
+            reference = reference or latencies[baseline.fingerprint].seconds
+            # The baseline is timed in every session, but reported once.
+            for member in members if start == 0 else members[1:]:
+                report(3 * start + 2 * len(session), f"judging {member.plan} on the test split")
                 profile = Profile(
-                    stored, executable.kernels, machine, str(workload), latencies[plan.fingerprint], memory
+                    member.stored_bytes,
+                    member.executable.kernels,
+                    machine,
+                    str(workload),
+                    latencies[member.plan.fingerprint],
+                    member.memory,
                 )
-                finals.append(_final(bench, plan, executable, profile, reference, equal, finals))
+                is_again = member.plan in (exported or {})
+                finals.append(_final(bench, member, profile, reference, finals[0] if finals else None, again=is_again))
     return finals
 
 
@@ -102,21 +124,6 @@ def measures_of(quality: float, baseline: float, profile: Profile, reference_sec
     )
 
 
-def _reload(
-    bench: LocalWorkbench, plan: Plan, meter: MemoryMeter | None, tell: Callable[[str], None]
-) -> tuple[Executable, int, Memory | None, bool]:
-    """Exports a plan and loads it again: the executable, bytes of its files, its memory, and whether it is the same."""
-    tell(f"exporting and reloading {plan}")
-    with saved(bench, plan) as folder:
-        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        memory = None if meter is None else meter.measure(folder)
-        reloaded, _ = artefact.load(folder)
-    executable = bench.executable(reloaded)
-    inputs = bench.search.batch(range(min(_COMPARED_EXAMPLES, len(bench.search))))
-    equal = torch.equal(executable(inputs), bench.executable(bench.build(plan))(inputs))
-    return executable, stored, memory, equal
-
-
 def request(executable: Executable, inputs: Inputs) -> Callable[[], object]:
     """One request, as the stopwatch calls it."""
     return lambda: executable(inputs)
@@ -131,17 +138,31 @@ def saved(bench: LocalWorkbench, plan: Plan) -> Iterator[Path]:
         yield folder
 
 
+def _counted(report: Report, done: float) -> Callable[[str], None]:
+    return lambda what: report(done, what)
+
+
+def _reload(
+    bench: LocalWorkbench, plan: Plan, exported: Path | None, meter: MemoryMeter | None, tell: Callable[[str], None]
+) -> _Reloaded:
+    """Loads a plan's export, and looks whether it still is the model it was."""
+    tell(f"exporting and reloading {plan}")
+    with saved(bench, plan) if exported is None else nullcontext(exported) as folder:
+        stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+        memory = None if meter is None else meter.measure(folder)
+        reloaded, _ = artefact.load(folder)
+    executable = bench.executable(reloaded)
+    inputs = bench.search.batch(range(min(_COMPARED_EXAMPLES, len(bench.search))))
+    equal = torch.equal(executable(inputs), bench.executable(bench.build(plan))(inputs))
+    return _Reloaded(plan, executable, stored, memory, equal)
+
+
 def _final(
-    bench: LocalWorkbench,
-    plan: Plan,
-    executable: Executable,
-    profile: Profile,
-    reference: float,
-    equal: bool,
-    before: Sequence[Final],
+    bench: LocalWorkbench, member: _Reloaded, profile: Profile, reference: float, baseline: Final | None, *, again: bool
 ) -> Final:
-    quality = bench.quality(plan, bench.test, executable)
-    baseline = before[0].quality if before else quality
-    gain = difference(bench.score, bench.test.labels, quality.outcomes, baseline.outcomes)
-    measures = measures_of(quality.value, baseline.value, profile, reference)
-    return Final(plan, quality, gain, profile, measures, equal)
+    """Judges a member on the test split, beside the baseline; `baseline` is None for the baseline itself."""
+    quality = bench.quality(member.plan, bench.test, member.executable, again=again)
+    original = quality if baseline is None else baseline.quality
+    gain = difference(bench.score, bench.test.labels, quality.outcomes, original.outcomes)
+    measures = measures_of(quality.value, original.value, profile, reference)
+    return Final(member.plan, quality, gain, profile, measures, member.equal)

@@ -1,4 +1,4 @@
-"""The greedy order in which layers go. [Peer2022]
+"""The greedy order in which layers go, as [Peer2022] finds it.
 
 [Peer2022]: Peer, Stabinger, Engl, Rodriguez-Sanchez, "Greedy-layer pruning", Pattern Recognition Letters 157, 2022,
 arXiv 2105.14839. The procedure: at each step try the removal of every remaining layer on top of those already gone,
@@ -62,7 +62,9 @@ def greedy_order(
     gone: tuple[int, ...] = ()
     steps: list[Mapping[int, float]] = []
     for _ in range(min(depth, n_layers - 1)):
-        scores = {layer: _finite(score((*gone, layer)), (*gone, layer)) for layer in range(n_layers) if layer not in gone}
+        scores = {
+            layer: _finite(score((*gone, layer)), (*gone, layer)) for layer in range(n_layers) if layer not in gone
+        }
         steps.append(scores)
         gone = (*gone, best_layer(scores, decimals=decimals, ties=ties))
     return GreedyOrder(gone, tuple(steps), sum(len(scores) for scores in steps))
@@ -77,7 +79,9 @@ def best_layer(scores: Mapping[int, float], *, decimals: int | None, ties: Ties)
         ties: which index wins among equals.
     """
     sign = 1 if ties == "high" else -1
-    return max(scores, key=lambda layer: (scores[layer] if decimals is None else round(scores[layer], decimals), sign * layer))
+    return max(
+        scores, key=lambda layer: (scores[layer] if decimals is None else round(scores[layer], decimals), sign * layer)
+    )
 
 
 def _finite(score: float, removed: tuple[int, ...]) -> float:

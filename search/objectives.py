@@ -139,7 +139,9 @@ class Limits:
 
     def to_json(self) -> dict[str, Any]:
         """The limits that are set, in our units."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None}
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if getattr(self, field.name) is not None
+        }
 
     def __str__(self) -> str:
         names = {field: (name, unit) for name, (field, unit) in _LIMITS.items()}

@@ -103,7 +103,9 @@ def difference(score: Score, labels: np.ndarray, one: Sequence[float], other: Se
     def gain(labels: np.ndarray, one: np.ndarray, other: np.ndarray) -> float:
         return score(labels, one) - score(labels, other)
 
-    return Difference(gain(labels, np.array(one), np.array(other)), *_interval(gain, labels, np.array(one), np.array(other)))
+    return Difference(
+        gain(labels, np.array(one), np.array(other)), *_interval(gain, labels, np.array(one), np.array(other))
+    )
 
 
 def _interval(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float, float]:

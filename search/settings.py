@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ..errors import SettingError
 from ..profilers.machine import Machine
@@ -14,6 +14,7 @@ from .data import Tables
 from .objectives import Limits, check_objectives
 from .samplers import sampler
 from .tasks import Task
+from .training import Training
 from .workbench import SCORERS, Greedy
 
 
@@ -45,13 +46,13 @@ class Settings:
     runtime: str = "torch"
     axes: tuple[str, ...] = ("depth", "bits")
     objectives: tuple[str, ...] = ("quality", "latency", "memory")
-    budget: Limits = Limits()
+    budget: Limits = field(default_factory=Limits)
     workload: Workload = field(default_factory=Workload)
     trials: int | None = 60
     minutes: float | None = None
     seed: int = 0
     sampler: str = "tpe"
-    greedy: Greedy = Greedy()
+    greedy: Greedy = field(default_factory=Greedy)
 
     def __post_init__(self) -> None:
         check_objectives(self.objectives)
@@ -70,6 +71,33 @@ class Settings:
     def measured(self) -> set[str]:
         """What must be measured of every candidate: objectives, and what the budget bounds."""
         return {*self.objectives, *self.budget.needed()}
+
+    @classmethod
+    def of_run(cls, described: Mapping[str, Any], out: Path) -> Self:
+        """The settings of an earlier search, from what its run folder remembers.
+
+        Args:
+            described: what `describe` returned.
+            out: the run folder.
+        """
+        identity = described["identity"]
+        greedy = {**identity["greedy"], "training": Training(**identity["greedy"]["training"])}
+        return cls(
+            model=described["sources"]["model"],
+            task=Task(data=described["sources"]["data"], **identity["task"]),
+            out=out,
+            device=identity["device"],
+            runtime=identity["runtime"],
+            axes=tuple(identity["axes"]),
+            objectives=tuple(identity["objectives"]),
+            budget=Limits(**identity["budget"]),
+            workload=Workload.from_json(identity["workload"]),
+            trials=described["effort"]["trials"],
+            minutes=described["effort"]["minutes"],
+            seed=identity["seed"],
+            sampler=identity["sampler"],
+            greedy=Greedy(**greedy),
+        )
 
     def describe(self, tables: Tables, metric: str, machine: Machine) -> dict[str, Any]:
         """What the run folder remembers of a search.

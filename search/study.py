@@ -121,7 +121,9 @@ class Record:
         self.settings: dict[str, Any] = study.user_attrs[_SETTINGS]
 
     @classmethod
-    def create(cls, folder: Path, settings: Mapping[str, Any], n_objectives: int, sampler: optuna.samplers.BaseSampler) -> Self:
+    def create(
+        cls, folder: Path, settings: Mapping[str, Any], n_objectives: int, sampler: optuna.samplers.BaseSampler
+    ) -> Self:
         """Opens the study of a run folder to go on with it, or begins it.
 
         Args:
@@ -162,7 +164,9 @@ class Record:
             RunError: if there is none, or it is damaged.
         """
         if not (folder / DATABASE).is_file():
-            raise RunError(f"{folder} is no run folder: it has no {DATABASE}. Make one with: paring search ... --out DIR.")
+            raise RunError(
+                f"{folder} is no run folder: it has no {DATABASE}. Make one with: paring search ... --out DIR."
+            )
         try:
             study = optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
             return cls(folder, study)
@@ -181,7 +185,9 @@ class Record:
             with lock:
                 yield
         except Timeout as error:
-            raise RunError(f"another search is running in {self.folder}; wait for it, or give another --out.") from error
+            raise RunError(
+                f"another search is running in {self.folder}; wait for it, or give another --out."
+            ) from error
 
     @property
     def study(self) -> optuna.Study:
@@ -248,7 +254,13 @@ class Record:
                     self._study.enqueue_trial(frozen.params)
 
     def tell_judged(
-        self, trial: optuna.Trial, judged: Trial, limits: Limits, objectives: tuple[str, ...], *, repeats: int | None = None
+        self,
+        trial: optuna.Trial,
+        judged: Trial,
+        limits: Limits,
+        objectives: tuple[str, ...],
+        *,
+        repeats: int | None = None,
     ) -> None:
         """Records a judgement.
 
@@ -293,8 +305,8 @@ def database_errors(folder: Path) -> Iterator[None]:
     except (DatabaseError, optuna.exceptions.StorageInternalError) as error:
         cause = error.__cause__ or error
         raise StorageError(
-            f"cannot write the study in {folder}: {str(cause).splitlines()[0]}. Free some space or make it writable and "
-            "run the same command again: every trial already judged is kept."
+            f"cannot write the study in {folder}: {str(cause).splitlines()[0]}. Free some space or make it writable, "
+            "and run the same command again: every trial already judged is kept."
         ) from error
 
 

@@ -1,4 +1,7 @@
-"""Fine-tuning, where a scorer asks for it."""
+"""Fine-tuning, where a scorer asks for it.
+
+[Peer2022]: "Greedy-layer pruning", arXiv 2105.14839; settings from the authors' published scripts.
+"""
 
 from dataclasses import dataclass
 
@@ -15,7 +18,7 @@ _MAX_GRADIENT_NORM = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """How a model is fine-tuned; the defaults are those of Greedy-layer pruning's search. [Peer2022]
+    """How a model is fine-tuned; the defaults are those of the search of [Peer2022].
 
     Attributes:
         epochs: passes over the training examples.

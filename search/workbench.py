@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..errors import ModelError
 from ..profilers.devices import Device
 from ..profilers.runtimes import Executable, Runtime
 from ..spaces import axes
-from ..spaces.anatomy import Anatomy, anatomy_of
+from ..spaces.anatomy import anatomy_of
 from ..spaces.build import build
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot
 from ..spaces.workbench import Inputs, Material, RemovalOrder
@@ -46,7 +46,7 @@ class Greedy:
     scorer: str = "training_free"
     decimals: int | None = 3
     ties: Ties = "high"
-    training: Training = Training()
+    training: Training = field(default_factory=Training)
 
 
 class LocalWorkbench:
@@ -118,20 +118,23 @@ class LocalWorkbench:
         """A compressed model on this run's runtime and device."""
         return self.runtime.load(model, self.device, threads=self._threads)
 
-    def quality(self, plan: Plan, examples: Examples, executable: Executable | None = None) -> Quality:
+    def quality(
+        self, plan: Plan, examples: Examples, executable: Executable | None = None, *, again: bool = False
+    ) -> Quality:
         """Judges a plan, or looks the judgement up: the same plan is never judged twice on the same split.
 
         Args:
             plan: what is judged.
             examples: the split to judge on.
             executable: the plan's model, where it is already loaded.
+            again: judges even so, for instance an exported model that must prove itself.
 
         Raises:
             MeasurementError: if the model gives answers that are not finite.
         """
         key = f"quality-{examples.split}-{plan.fingerprint}"
         known = self._cache.get(key)
-        if known is None:
+        if known is None or again:
             found = self._judge(executable or self.executable(self.build(plan)), examples)
             self._cache.put(key, found.to_json())
             return found
@@ -194,7 +197,9 @@ class LocalWorkbench:
         fine_tune(shorter, self._train, self._greedy.training, self._progress, what=f"fine-tuning {candidate}")
         with writing(self._weights_folder):
             self._weights_folder.mkdir(parents=True, exist_ok=True)
-            save_file({key: tensor.contiguous() for key, tensor in whole.state_dict().items()}, self._weights_file(name))
+            save_file(
+                {key: tensor.contiguous() for key, tensor in whole.state_dict().items()}, self._weights_file(name)
+            )
         return self._judge(self.executable(shorter), self.search).value
 
     def _keep_leader(self, plan: Plan, stack: str, removed: tuple[int, ...], value: float) -> None:

@@ -41,12 +41,13 @@ def load_original(source: str) -> PreTrainedModel:
     """
     config = load_config(source)
     try:
-        with _quiet_loading():
+        with without_bars():
             model = _class_of(config, source).from_pretrained(source, dtype=torch.float32, use_safetensors=True)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"the weights of {source!r} do not load: {_first_line(error)}") from error
     assert isinstance(model, PreTrainedModel)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def load_config(source: str) -> PretrainedConfig:
@@ -91,7 +92,7 @@ def save(compressed: PreTrainedModel, plan: Plan, folder: Path, *, original: Pre
     """
     folder.mkdir(parents=True, exist_ok=True)
     if plan.is_plain:
-        with _quiet_loading():
+        with without_bars():
             compressed.save_pretrained(folder)
     else:
         tensors = {name: tensor.contiguous() for name, tensor in compressed.state_dict().items()}
@@ -177,7 +178,9 @@ def _skeleton(config: PretrainedConfig, source: str) -> PreTrainedModel:
 def _looks_local(source: str) -> bool:
     """A hub name is `name` or `owner/name`; anything else, or a path whose parent exists, means a local folder."""
     path = Path(source).expanduser()
-    return source.startswith((".", "/", "~")) or source.count("/") > 1 or (source.count("/") == 1 and path.parent.is_dir())
+    return (
+        source.startswith((".", "/", "~")) or source.count("/") > 1 or (source.count("/") == 1 and path.parent.is_dir())
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -185,8 +188,8 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Without the library's own progress bar, which would write over ours."""
+def without_bars() -> Iterator[None]:
+    """Keeps transformers from drawing its own progress bars over ours."""
     log = transformers.utils.logging
     was_on = log.is_progress_bar_enabled()
     log.disable_progress_bar()

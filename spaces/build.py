@@ -48,7 +48,8 @@ def build(
     site = Site("outside", None, plan.outside, anatomy.outside)
     realised = _realise(compressed, site, materials)
     assert isinstance(realised, PreTrainedModel)
-    return realised.eval()
+    realised.eval()
+    return realised
 
 
 def _check(plan: Plan, anatomy: Anatomy) -> None:

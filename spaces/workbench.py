@@ -18,7 +18,7 @@ Material = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class RemovalOrder:
-    """In which order the layers of a stack go. [Peer2022]
+    """In which order the layers of a stack go.
 
     Attributes:
         order: slot positions, the first to go first; every prefix is a legal removal.

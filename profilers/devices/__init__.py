@@ -73,7 +73,9 @@ def find(name: str) -> Device:
     present = family.present()
     if not present:
         here = [device for other in kinds() for device in kind(other).present()]
-        raise SettingError(f"there is no device {name!r} here: {family.absence()}; this machine has: {', '.join(here)}.")
+        raise SettingError(
+            f"there is no device {name!r} here: {family.absence()}; this machine has: {', '.join(here)}."
+        )
     if ":" in name and name not in present:
         raise SettingError(f"there is no device {name!r} here; of this kind there are: {', '.join(present)}.")
     return family.open(name if ":" in name else present[0])

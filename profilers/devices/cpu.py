@@ -8,8 +8,8 @@ from pathlib import Path
 import psutil
 import torch
 
-from . import Device
 from ..machine import processor_name
+from . import Device
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")

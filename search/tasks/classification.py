@@ -1,6 +1,7 @@
 """Classification and regression of a text or a pair of texts."""
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -75,15 +76,17 @@ def _gives_scores(model: PreTrainedModel) -> bool:
     return bool(model.config.num_labels == 1)
 
 
-def _labels(column: "pd.Series[object]", split: str, model: PreTrainedModel) -> np.ndarray:
+def _labels(column: "pd.Series[Any]", split: str, model: PreTrainedModel) -> np.ndarray:
     """Class numbers, or scores; names of classes are looked up in the model's config."""
     if _gives_scores(model):
         try:
             return column.astype(float).to_numpy()
         except (ValueError, TypeError) as error:
-            raise DataError(f"the model gives a score, so labels must be numbers; the {split} split has: {error}.") from error
+            raise DataError(
+                f"the model gives a score, so labels must be numbers; the {split} split has: {error}."
+            ) from error
     known = {str(name): number for name, number in (model.config.label2id or {}).items()}
-    known |= {str(number): number for number in range(model.config.num_labels)}
+    known |= {str(number): number for number in range(int(model.config.num_labels or 0))}
     texts = column.map(lambda label: str(int(label)) if isinstance(label, float) and label.is_integer() else str(label))
     unknown = sorted(set(texts) - set(known))
     if unknown:

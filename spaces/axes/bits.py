@@ -102,7 +102,9 @@ def _calibrate(structure: Plan, bench: Workbench) -> Material:
             for kind, path in anatomy.linears.items():
                 part = model.get_submodule(f"{anatomy.path}.{place}.{path}")
 
-                def look(_: nn.Module, inputs: tuple[Tensor, ...], name: str = f"{stack.name}.{position}.{kind}") -> None:
+                def look(
+                    _: nn.Module, inputs: tuple[Tensor, ...], name: str = f"{stack.name}.{position}.{kind}"
+                ) -> None:
                     samples[name].append(_sample(inputs[0], generator))
 
                 hooks.append(part.register_forward_pre_hook(look))

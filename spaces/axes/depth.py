@@ -1,4 +1,4 @@
-"""How many layers go, in the greedy order. [Peer2022]
+"""How many layers go, in the greedy order of [Peer2022].
 
 [Peer2022]: Peer, Stabinger, Engl, Rodriguez-Sanchez, "Greedy-layer pruning", Pattern Recognition Letters 157, 2022,
 arXiv 2105.14839. Removing a layer skips it; nothing is copied or merged.

@@ -1,0 +1,163 @@
+"""The Python face of paring: search, answer, load."""
+
+from pathlib import Path
+
+import pandas as pd
+from transformers import PreTrainedModel
+
+from .errors import ModelError
+from .profilers import devices
+from .profilers.runtimes.torch import TorchExecutable
+from .profilers.runtimes.torch import plugin as torch_runtime
+from .profilers.workload import Workload
+from .reports.export import Exported, export
+from .reports.front import Front, front_of, table_of
+from .reports.page import write_report
+from .reports.pick import Pick, pick_from
+from .search.driver import search
+from .search.objectives import Limits
+from .search.progress import Progress
+from .search.settings import Settings
+from .search.study import Record
+from .search.tasks import Task
+from .search.workbench import Greedy
+from .spaces import artefact
+
+
+class Study:
+    """A search, finished or not, and its answers.
+
+    Attributes:
+        record: the durable record in the run folder.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        """Opens a run folder.
+
+        Raises:
+            RunError: if it holds no run, or a damaged one.
+        """
+        self.record = Record.open(Path(folder))
+
+    @property
+    def whole_front(self) -> Front:
+        """The front with everything known of its members."""
+        return front_of(self.record)
+
+    def front(self) -> pd.DataFrame:
+        """The Pareto front, one member per row, in milliseconds and megabytes.
+
+        Raises:
+            RunError: if no trial was judged yet.
+        """
+        return table_of(self.whole_front)
+
+    def pick(self, limits: Limits | None = None, **bounds: float) -> Pick:
+        """One member of the front.
+
+        Args:
+            limits: what it must keep.
+            **bounds: the same by name: latency_ms, memory_mb, size_mb, quality (at least), drop (at most). With none
+                of both, the fastest member that loses at most 0.01.
+
+        Raises:
+            BudgetError: if no member keeps the limits; the message names the tightest that can be kept.
+        """
+        if bounds:
+            limits = Limits.parse(f"{name}={value}" for name, value in bounds.items())
+        return pick_from(self.whole_front, limits)
+
+    def export(self, pick: Pick, folder: str | Path, progress: Progress | None = None) -> Exported:
+        """Writes the picked model so that `paring.load` gives it back, and measures what was written.
+
+        Raises:
+            SettingError: if the folder is not empty.
+        """
+        return export(self.record, pick.point.plan, Path(folder), progress)
+
+    def report(self) -> Path:
+        """Writes report.html, front.csv and front.json into the run folder; returns the page's path."""
+        return write_report(self.record)
+
+
+def pare(
+    model: str | Path,
+    task: Task,
+    *,
+    out: str | Path,
+    device: str = "cpu",
+    runtime: str = "torch",
+    axes: tuple[str, ...] = ("depth", "bits"),
+    objectives: tuple[str, ...] = ("quality", "latency", "memory"),
+    workload: Workload | None = None,
+    budget: Limits | None = None,
+    trials: int | None = 60,
+    minutes: float | None = None,
+    seed: int = 0,
+    sampler: str = "tpe",
+    greedy: Greedy | None = None,
+    progress: Progress | None = None,
+) -> Study:
+    """Searches what to deploy, or goes on with the search in `out`, and writes the report.
+
+    Args:
+        model: a local Hugging Face folder, or the name of a model on the hub.
+        task: what the model is judged on.
+        out: the run folder; made if missing.
+        device: "cpu", "cuda" or "cuda:1".
+        runtime: what runs the model.
+        axes: what may change.
+        objectives: what is optimised, of quality, latency, memory and size.
+        workload: what is served; None for one request of 128 tokens on all cores.
+        budget: limits every answer must keep.
+        trials: stop after so many plans in the whole run; None for no such limit.
+        minutes: stop proposing after so many minutes of this call; None for no such limit.
+        seed: of everything random.
+        sampler: "tpe", "nsga2" or "random".
+        greedy: how the removal order of layers is found.
+        progress: where to say how far it is; None says nothing.
+
+    Raises:
+        UserError: if something asked for cannot work; the message says what and how to mend it.
+        BudgetError: if no judged candidate keeps the budget; all trials are kept.
+    """
+    settings = Settings(
+        model=str(model),
+        task=task,
+        out=Path(out),
+        device=device,
+        runtime=runtime,
+        axes=tuple(axes),
+        objectives=tuple(objectives),
+        budget=budget or Limits(),
+        workload=workload or Workload.on_all_cores(),
+        trials=trials,
+        minutes=minutes,
+        seed=seed,
+        sampler=sampler,
+        greedy=greedy or Greedy(),
+    )
+    study = Study(search(settings, progress).folder)
+    study.report()
+    return study
+
+
+def load(folder: str | Path, *, device: str = "cpu", threads: int | None = None) -> PreTrainedModel:
+    """An exported model, ready to call like the original, on the fastest kernels torch has for it here.
+
+    Args:
+        folder: what `export` wrote.
+        device: where it shall run.
+        threads: processor threads for the whole process; None leaves all cores.
+
+    Raises:
+        ModelError: if the folder was not written by paring, or is damaged.
+    """
+    if not Path(folder).is_dir():
+        raise ModelError(f"there is no folder {str(folder)!r}; give one that `paring pick RUN --export DIR` wrote.")
+    model, _ = artefact.load(Path(folder))
+    threads = threads or Workload.on_all_cores().threads
+    executable = torch_runtime.load(model, devices.find(device), threads=threads)
+    assert isinstance(executable, TorchExecutable)
+    assert isinstance(executable.model, PreTrainedModel)
+    return executable.model

@@ -1,0 +1,119 @@
+"""The model to deploy: exported, reloaded, measured again, and described by a card with the numbers."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import MeasurementError, ModelError, SettingError
+from ..profilers.memory import MemoryMeter
+from ..search.cache import replace_file, writing
+from ..search.driver import open_workbench
+from ..search.finals import measure_whole
+from ..search.progress import Progress, Silent
+from ..search.settings import Settings
+from ..search.study import Final, Record
+from ..search.workbench import load_tokenizer
+from ..spaces import artefact
+from ..spaces.plan import Plan
+from .card import NUMBERS, card_of
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What was exported, and what it measured.
+
+    Attributes:
+        folder: where it is.
+        final: its numbers, taken from the exported files.
+        baseline: those of the original, from the same session.
+        verdict: in words, whether it is faster than the original beyond the noise, and if not, why.
+    """
+
+    folder: Path
+    final: Final
+    baseline: Final
+    verdict: str
+
+
+def export(record: Record, plan: Plan, folder: Path, progress: Progress | None = None) -> Exported:
+    """Writes a plan of a run as a model that loads, and measures what was written.
+
+    Args:
+        record: of the run the plan is from.
+        plan: what to export.
+        folder: new or empty.
+        progress: where to say how far it is.
+
+    Raises:
+        SettingError: if the folder is not empty.
+        ModelError: if the run's model or data are gone or have changed.
+        MeasurementError: if the reloaded model is not the one that was exported.
+        StorageError: if the disk refuses.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingError(f"{folder} exists and is not an empty folder; export into a new one.")
+    progress = progress or Silent()
+    settings = Settings.of_run(record.settings, record.folder)
+    bench, described = open_workbench(settings, progress)
+    _refuse_changed(record.settings["identity"], described["identity"])
+    with writing(folder):
+        artefact.save(bench.build(plan), plan, folder, original=bench.model.config)
+        load_tokenizer(settings.model).save_pretrained(folder)
+    with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
+        baseline = bench.anatomy.identity()
+        measured = measure_whole(
+            bench,
+            [baseline, plan] if plan != baseline else [baseline],
+            settings.workload,
+            machine=described["identity"]["machine"],
+            meter=meter,
+            progress=progress,
+            seed=settings.seed,
+            exported={plan: folder},
+        )
+    exported = Exported(folder, measured[-1], measured[0], verdict_on(measured[-1]))
+    if not exported.final.reloads_equal:
+        raise MeasurementError(
+            f"the model reloaded from {folder} does not give the logits of the one exported; it is kept."
+        )
+    with writing(folder):
+        replace_file(folder / NUMBERS, json.dumps(_numbers(exported, described), indent=1))
+        replace_file(folder / CARD, card_of(exported.final, exported.baseline, exported.verdict, described))
+    return exported
+
+
+def verdict_on(final: Final) -> str:
+    """Whether a member is faster than the baseline beyond the noise, in words, and if not, why."""
+    late, kernels = final.profile.latency, final.profile.kernels
+    assert late is not None
+    interval = f"95 % interval {1 / late.ratio_high:.2f} to {1 / late.ratio_low:.2f}"
+    speed = f"{1 / late.ratio:.2f} times as fast ({interval})"
+    if late.is_faster:
+        return f"faster than the original: {speed}"
+    if late.ratio_low <= 1:
+        reason = "the difference is within the noise of this machine"
+    elif kernels.startswith("int8 0/"):
+        reason = "this machine has no integer kernel for its Linears, so they run in float"
+    else:
+        reason = "at this batch and length, quantising the inputs costs more than the integer products save"
+    return f"NOT faster than the original: {speed}; {reason}"
+
+
+def _refuse_changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """What is exported must be what was searched; another machine only gives other latencies."""
+    changed = [name for name in ("model", "data") if known[name] != now[name]]
+    if changed:
+        raise ModelError(f"the {' and the '.join(changed)} of this run have changed since the search; restore them.")
+
+
+def _numbers(exported: Exported, described: Mapping[str, Any]) -> dict[str, object]:
+    return {
+        "verdict": exported.verdict,
+        "exported": exported.final.to_json(),
+        "baseline": exported.baseline.to_json(),
+        "settings": described,
+    }

@@ -1,0 +1,231 @@
+"""The Pareto front of a run: the points of all candidates, those that no other beats, and their hypervolume."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ..errors import RunError
+from ..profilers.profile import Profile
+from ..search.objectives import Measures
+from ..search.quality import Difference, Quality
+from ..search.study import Final, Record, Trial
+from ..spaces.plan import Plan
+
+# The hypervolume counts only what loses less than this part of the baseline's quality and costs no more than it.
+REFERENCE_LOSS = 0.1
+_MILLISECONDS, _MEGABYTES = 1e3, 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One candidate as a report shows it.
+
+    Attributes:
+        plan: the candidate.
+        quality: on the split that `measures` speak of.
+        profile: likewise.
+        measures: the numbers, from one session of measurement.
+        gain: of quality over the baseline's, with a paired interval; None where only searched.
+        search_quality: on the search split, for comparison; None where it was not judged there.
+        is_baseline: whether it is the original.
+    """
+
+    plan: Plan
+    quality: Quality
+    profile: Profile
+    measures: Measures
+    gain: Difference | None
+    search_quality: float | None
+    is_baseline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The non-dominated candidates of a run.
+
+    Attributes:
+        split: "test" where the front was measured whole, else "search".
+        metric: name of the quality metric.
+        objectives: what was optimised.
+        baseline: the original.
+        members: no point beats any of them in all objectives; by falling latency, size where that was not measured.
+        beaten: the other points of the same session.
+        hypervolume: of the members, in units of the baseline; see `hypervolume_of`.
+        ties: for each member the number of its group; members of one group differ by no more than the noise.
+    """
+
+    split: str
+    metric: str
+    objectives: tuple[str, ...]
+    baseline: Point
+    members: tuple[Point, ...]
+    beaten: tuple[Point, ...]
+    hypervolume: float
+    ties: tuple[int, ...]
+
+
+def front_of(record: Record) -> Front:
+    """The front of a run, as measured whole on the test split; before that, as searched.
+
+    Raises:
+        RunError: if no trial was judged yet, or the baseline is missing.
+    """
+    trials = record.judged()
+    finals = record.finals()
+    points = [_final_point(final, trials) for final in finals] or [trial_point(trial) for trial in trials.values()]
+    baseline = next((point for point in points if point.is_baseline), None)
+    if baseline is None:
+        raise RunError(f"no trial of {record.folder} has numbers yet; go on with the same `paring search` command.")
+    objectives = tuple(record.settings["identity"]["objectives"])
+    allowed = {trial.plan.fingerprint for trial in record.trials() if trial.plan and trial.state == "judged"}
+    fit = [point for point in points if point.plan.fingerprint in allowed]
+    values = np.array([[point.measures.minimised(name) for name in objectives] for point in fit])
+    mask = non_dominated(values.reshape(len(fit), len(objectives)))
+    members = sorted((point for point, stays in zip(fit, mask, strict=True) if stays), key=_cost, reverse=True)
+    return Front(
+        baseline.quality.split,
+        baseline.quality.metric,
+        objectives,
+        baseline,
+        tuple(members),
+        tuple(point for point in points if point not in members),
+        hypervolume_of(members, baseline, objectives),
+        _ties(members),
+    )
+
+
+def non_dominated(values: np.ndarray) -> np.ndarray:
+    """Which points no other one beats.
+
+    Args:
+        values: n x m, finite, all minimised. Of equal points only the first stays.
+
+    Returns:
+        n booleans.
+
+    Raises:
+        RunError: if a value is not finite.
+    """
+    if not np.isfinite(values).all():
+        raise RunError("a front needs finite values; a trial of the run is damaged.")
+    stays = np.ones(len(values), dtype=bool)
+    for index, point in enumerate(values):
+        no_worse = (values <= point).all(axis=1)
+        better = (values < point).any(axis=1)
+        equal_before = (values == point).all(axis=1) & (np.arange(len(values)) < index)
+        stays[index] = not ((no_worse & better) | equal_before).any()
+    return stays
+
+
+def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
+    """Volume dominated by the points and bounded by the reference, exact, by slicing along the last objective.
+
+    Args:
+        values: n x m, finite, all minimised, any order.
+        reference: m; a point not better in every objective adds nothing.
+    """
+    inside = values[(values < reference).all(axis=1)]
+    if len(inside) == 0:
+        return 0.0
+    if inside.shape[1] == 1:
+        return float(reference[0] - inside.min())
+    order = np.argsort(inside[:, -1], kind="stable")
+    inside = inside[order]
+    upper = np.append(inside[1:, -1], reference[-1])
+    depths = upper - inside[:, -1]
+    slices = (
+        depth * hypervolume(inside[: count + 1, :-1], reference[:-1]) for count, depth in enumerate(depths) if depth
+    )
+    return float(sum(slices))
+
+
+def hypervolume_of(members: Sequence[Point], baseline: Point, objectives: Sequence[str]) -> float:
+    """The hypervolume of a front in units of its baseline.
+
+    The reference point is `REFERENCE_LOSS` of the baseline's quality below it, at the baseline's own costs. Every cost
+    counts as a fraction of the baseline's and quality as the fraction of it that is lost, so a front of the baseline
+    alone has volume 0, and one with a free model of equal quality has `REFERENCE_LOSS`.
+    """
+    if baseline.measures.quality <= 0:
+        return 0.0
+    origin = {name: abs(baseline.measures.minimised(name)) for name in objectives}
+    values = np.array([[point.measures.minimised(name) / origin[name] for name in objectives] for point in members])
+    reference = np.array([REFERENCE_LOSS - 1 if name == "quality" else 1.0 for name in objectives])
+    return hypervolume(values.reshape(len(members), len(objectives)), reference)
+
+
+def table_of(front: Front) -> pd.DataFrame:
+    """The members, one per row, in the units people read: milliseconds and megabytes (1 MB = 1,000,000 bytes)."""
+    rows = [{**row_of(point, front.baseline), "tie": tie} for point, tie in zip(front.members, front.ties, strict=True)]
+    return pd.DataFrame(rows)
+
+
+def row_of(point: Point, baseline: Point) -> dict[str, object]:
+    """One point in the units people read; what was not measured is None."""
+    late, memory, measures = point.profile.latency, point.profile.memory, point.measures
+    per_ratio = None if late is None or measures.latency_seconds is None else measures.latency_seconds / late.ratio
+    return {
+        "plan": str(point.plan),
+        "quality": measures.quality,
+        "quality_low": point.quality.low,
+        "quality_high": point.quality.high,
+        "drop": measures.drop,
+        "drop_low": None if point.gain is None else -point.gain.high,
+        "drop_high": None if point.gain is None else -point.gain.low,
+        "search_quality": point.search_quality,
+        "latency_ms": None if measures.latency_seconds is None else measures.latency_seconds * _MILLISECONDS,
+        "latency_low_ms": None if late is None or per_ratio is None else late.ratio_low * per_ratio * _MILLISECONDS,
+        "latency_high_ms": None if late is None or per_ratio is None else late.ratio_high * per_ratio * _MILLISECONDS,
+        "speedup": None if late is None else 1 / late.ratio,
+        "memory_mb": None if memory is None else memory.peak_bytes * _MEGABYTES,
+        "size_mb": measures.size_bytes * _MEGABYTES,
+        "size_ratio": baseline.measures.size_bytes / measures.size_bytes,
+        "kernels": point.profile.kernels,
+        "split": point.quality.split,
+        "fingerprint": point.plan.fingerprint,
+        "is_baseline": point.is_baseline,
+    }
+
+
+def _final_point(final: Final, trials: dict[str, Trial]) -> Point:
+    trial = trials.get(final.plan.fingerprint)
+    searched = None if trial is None or trial.quality is None else trial.quality.value
+    is_baseline = _is_identity(final.plan)
+    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline)
+
+
+def trial_point(trial: Trial) -> Point:
+    """A judged trial as a point on the search split."""
+    assert trial.plan and trial.quality and trial.profile and trial.measures
+    is_baseline = _is_identity(trial.plan)
+    return Point(trial.plan, trial.quality, trial.profile, trial.measures, None, trial.quality.value, is_baseline)
+
+
+def _is_identity(plan: Plan) -> bool:
+    """Whether nothing was changed."""
+    return plan.is_plain and all(not stack.dropped for stack in plan.stacks)
+
+
+def _cost(point: Point) -> float:
+    late = point.measures.latency_seconds
+    return point.measures.size_bytes if late is None else late
+
+
+def _ties(members: Sequence[Point]) -> tuple[int, ...]:
+    """Groups neighbours, by latency, whose intervals of latency and of quality both overlap."""
+    groups: list[int] = []
+    for index, point in enumerate(members):
+        before = members[index - 1] if index else None
+        tied = before is not None and _overlap(before, point)
+        groups.append((groups[-1] if tied else groups[-1] + 1) if groups else 1)
+    return tuple(groups)
+
+
+def _overlap(one: Point, other: Point) -> bool:
+    quality = one.quality.low <= other.quality.high and other.quality.low <= one.quality.high
+    a, b = one.profile.latency, other.profile.latency
+    if a is None or b is None:
+        return quality and one.measures.size_bytes == other.measures.size_bytes
+    return quality and a.ratio_low <= b.ratio_high and b.ratio_low <= a.ratio_high

@@ -1,0 +1,90 @@
+"""The front as a table: for the terminal, as CSV and as JSON."""
+
+import json
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from ..errors import SettingError
+from .front import Front, Point, row_of, table_of
+
+FORMATS = ("table", "csv", "json")
+
+
+def render(front: Front, form: str, *, console: Console | None = None) -> str:
+    """The front as text.
+
+    Args:
+        front: of a run.
+        form: one of `FORMATS`.
+        console: whose width and colours a table is drawn for; None for a plain one.
+
+    Raises:
+        SettingError: if the form is unknown.
+    """
+    if form == "table":
+        return terminal_table(front, console or Console(width=140))
+    if form == "csv":
+        return table_of(front).to_csv(index=False)
+    if form == "json":
+        return json.dumps(to_json(front), indent=1)
+    raise SettingError.unknown("format", form, FORMATS)
+
+
+def to_json(front: Front) -> dict[str, object]:
+    """The front with everything needed to draw it again: plain data, SI units said in the names of the columns."""
+    members = [
+        {**row_of(point, front.baseline), "tie": tie, "plan_json": point.plan.to_json()}
+        for point, tie in zip(front.members, front.ties, strict=True)
+    ]
+    return {
+        "metric": front.metric,
+        "split": front.split,
+        "objectives": list(front.objectives),
+        "hypervolume": front.hypervolume,
+        "baseline": row_of(front.baseline, front.baseline),
+        "members": members,
+    }
+
+
+def terminal_table(front: Front, console: Console) -> str:
+    """A compact table: fastest last, the baseline first, tied neighbours marked with ~."""
+    table = Table(title=f"Pareto front, {front.metric} on the {front.split} split", title_justify="left")
+    for name in ("", front.metric, "drop", "ms", "speed-up", "MB peak", "MB stored", "plan", "id"):
+        table.add_column(name, justify="left" if name in ("", "plan", "id") else "right", overflow="fold")
+    for index, point in enumerate(front.members):
+        tied = index > 0 and front.ties[index] == front.ties[index - 1]
+        table.add_row("~" if tied else "", *_cells(point, front.baseline))
+    if front.baseline not in front.members:
+        table.add_row("", *_cells(front.baseline, front.baseline), style="dim")
+    with console.capture() as captured:
+        console.print(table)
+    return captured.get()
+
+
+def one_line(point: Point, baseline: Point) -> str:
+    """A candidate in one line of text."""
+    row = row_of(point, baseline)
+    parts = [
+        str(row["plan"]) if not point.is_baseline else "the original",
+        f"{point.quality.metric} {row['quality']:.4f}",
+    ]
+    parts.append(f"drop {row['drop']:+.4f}")
+    if row["latency_ms"] is not None:
+        parts.append(f"{row['latency_ms']:.2f} ms ({row['speedup']:.2f} times as fast)")
+    if row["memory_mb"] is not None:
+        parts.append(f"{row['memory_mb']:.0f} MB at the peak")
+    return " | ".join([*parts, f"{row['size_mb']:.1f} MB stored", f"kernels {row['kernels']}"])
+
+
+def _cells(point: Point, baseline: Point) -> tuple[str, ...]:
+    row = row_of(point, baseline)
+
+    def text(name: str, form: str) -> str:
+        return "-" if pd.isna(row[name]) else format(row[name], form)  # type: ignore[call-overload]
+
+    plan = "the original" if point.is_baseline else str(row["plan"])
+    numbers = (("quality", ".4f"), ("drop", "+.4f"), ("latency_ms", ".2f"), ("speedup", ".2f"))
+    sizes = (("memory_mb", ".0f"), ("size_mb", ".1f"))
+    return (*(text(name, form) for name, form in (*numbers, *sizes)), plan, str(row["fingerprint"])[:8])

@@ -1,0 +1,205 @@
+"""Tiny models and data that every test may use; nothing is downloaded."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    ElectraConfig,
+    ElectraForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaForSequenceClassification,
+)
+
+from paring.spaces import axes
+from paring.spaces.anatomy import anatomy_of
+from paring.spaces.build import build
+from paring.spaces.plan import ORIGINAL_WEIGHTS, Plan
+from paring.spaces.workbench import Inputs, Material, RemovalOrder, Workbench
+
+WORDS = (
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "good",
+    "fine",
+    "great",
+    "bad",
+    "poor",
+    "awful",
+    "film",
+    "plot",
+    "very",
+    "not",
+)
+GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
+
+
+def tiny_model(family: str, *, layers: int = 3, labels: int = 2) -> PreTrainedModel:
+    """A random model of a family: 32 wide, 4 heads; the same weights every time."""
+    torch.manual_seed(0)
+    common = {"vocab_size": 64, "num_labels": labels, "pad_token_id": 0}
+    wide = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 64}
+    if family == "distilbert":
+        config = DistilBertConfig(
+            **common, dim=32, n_layers=layers, n_heads=4, hidden_dim=64, max_position_embeddings=64
+        )
+        return DistilBertForSequenceClassification(config).eval()
+    classes = {
+        "bert": (BertConfig, BertForSequenceClassification),
+        "roberta": (RobertaConfig, RobertaForSequenceClassification),
+        "electra": (ElectraConfig, ElectraForSequenceClassification),
+    }
+    config_class, model_class = classes[family]
+    return model_class(config_class(**common, **wide, max_position_embeddings=64)).eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Whole words of `WORDS`, with the special tokens of BERT."""
+    raw = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    )
+
+
+def reviews(count: int, seed: int) -> list[dict[str, object]]:
+    """Rows of `text` and `label`: 1 where more words praise than blame."""
+    draw = random.Random(seed)
+    rows: list[dict[str, object]] = []
+    for _ in range(count):
+        praise = draw.random() < 0.5
+        words = draw.choices(GOOD if praise else BAD, k=2) + draw.choices(
+            ("film", "plot", "very"), k=draw.randint(1, 8)
+        )
+        draw.shuffle(words)
+        rows.append({"text": " ".join(words), "label": int(praise)})
+    return rows
+
+
+def write_rows(path: Path, rows: list[dict[str, object]]) -> None:
+    """JSON lines."""
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf8")
+
+
+class FakeBench:
+    """A workbench without data or disk: random batches, a fixed removal order, answers kept in memory."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model, self.anatomy = model, anatomy_of(model)
+        self._known: dict[str, Material] = {}
+
+    def build(self, plan: Plan) -> PreTrainedModel:
+        materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}
+        return build(self.model, plan, materials=materials)
+
+    def calibration(self) -> list[Inputs]:
+        generator = torch.Generator().manual_seed(2)
+        ids = [torch.randint(4, self.model.config.vocab_size, (4, 8 + i), generator=generator) for i in range(2)]
+        return [{"input_ids": batch, "attention_mask": torch.ones_like(batch)} for batch in ids]
+
+    def removal_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
+        standing = [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
+        order = tuple(standing[1::2] + standing[::2])
+        return RemovalOrder(order, (ORIGINAL_WEIGHTS,) * len(order))
+
+    def remember(self, key: str, learn: Callable[[], Material]) -> Material:
+        if key not in self._known:
+            self._known[key] = learn()
+        return self._known[key]
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tiny models lose far more to thread switches than they gain, and a runtime leaves its own number behind."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PreTrainedModel]:
+    """`tiny_model`, for test modules, which cannot import this file."""
+    return tiny_model
+
+
+@pytest.fixture(scope="session")
+def make_bench() -> Callable[[PreTrainedModel], Workbench]:
+    """A workbench around a model, without data or disk."""
+    return FakeBench
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer() -> Callable[[], PreTrainedTokenizerFast]:
+    """`tiny_tokenizer`, for test modules, which cannot import this file."""
+    return tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_reviews() -> Callable[[int, int], list[dict[str, object]]]:
+    """`reviews`, for test modules, which cannot import this file."""
+    return reviews
+
+
+@pytest.fixture(scope="session", name="write_rows")
+def write_rows_fixture() -> Callable[[Path, list[dict[str, object]]], None]:
+    """`write_rows`, for test modules, which cannot import this file."""
+    return write_rows
+
+
+@pytest.fixture(scope="session")
+def trained_bert() -> PreTrainedModel:
+    """A three-layer BERT that has learned to tell the reviews apart."""
+    model, tokenizer = tiny_model("bert"), tiny_tokenizer()
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    model.train()
+    for step in range(60):
+        rows = reviews(32, seed=1000 + step)
+        inputs = tokenizer([str(row["text"]) for row in rows], padding=True, return_tensors="pt")
+        loss = model(**inputs, labels=torch.tensor([int(str(row["label"])) for row in rows])).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def model_folder(trained_bert: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained BERT and its tokenizer as a Hugging Face folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("model")
+    trained_bert.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train, validation and test files of reviews; not to be changed."""
+    folder = tmp_path_factory.mktemp("data")
+    for seed, (split, count) in enumerate({"train": 96, "validation": 80, "test": 60}.items()):
+        write_rows(folder / f"{split}.jsonl", reviews(count, seed))
+    return folder
+
+
+@pytest.fixture
+def request_inputs() -> Callable[..., dict[str, torch.Tensor]]:
+    """Random ordinary tokens for a tiny model: batch x tokens."""
+
+    def make(batch: int = 2, tokens: int = 9, vocabulary: int = 64) -> dict[str, torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        ids = torch.randint(4, vocabulary, (batch, tokens), generator=generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    return make

@@ -1,0 +1,202 @@
+import copy
+from collections.abc import Callable
+from math import log10
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from paring.errors import SettingError
+from paring.profilers import devices, runtimes
+from paring.profilers.runtimes import torch as torch_runtime
+from paring.spaces.anatomy import FAMILIES
+from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.workbench import Inputs, Workbench
+
+MakeModel = Callable[..., PreTrainedModel]
+MakeBench = Callable[[PreTrainedModel], Workbench]
+KINDS = ("attention_output", "ffn_in", "ffn_out", "key", "query", "value")
+PLANS = {"float": None, "int8": Precision(8, 8), "weights only": Precision(8)}
+PLACES = [
+    (runtime, device)
+    for runtime in runtimes.names()
+    for kind in devices.kinds()
+    for device in devices.kind(kind).present()[:1]
+    if runtimes.find(runtime).absence(devices.find(device)) is None
+]
+
+each_place = pytest.mark.parametrize(("runtime", "device"), PLACES)
+
+
+def compressed(model: PreTrainedModel, bench: Workbench, precision: Precision | None) -> nn.Module:
+    """Three layers with one precision for every Linear, and an 8-bit embedding if any."""
+    treatments = Treatments.of(dict.fromkeys(KINDS, Treatment(precision=precision)))
+    slots = tuple(Slot(Layer(i), treatments) for i in range(3))
+    outside = Treatments.of({"embeddings": Treatment(precision=precision and Precision(8))})
+    return bench.build(Plan((Stack("encoder", slots),), outside))
+
+
+def spread(model: PreTrainedModel) -> PreTrainedModel:
+    """Fresh weights are so small that the residual path would drown every error: eight times as large."""
+    with torch.no_grad():
+        for name, part in model.base_model.named_modules():
+            if isinstance(part, nn.Linear) and ".layer." in f".{name}":
+                part.weight.mul_(8)
+    return model
+
+
+def meaning(model: nn.Module, inputs: Inputs) -> Tensor:
+    with torch.inference_mode():
+        return model(**inputs).logits
+
+
+def sqnr_db(exact: Tensor, got: Tensor) -> float:
+    noise = float((got - exact).double().square().sum())
+    return 10 * log10(float(exact.double().square().sum()) / noise) if noise else float("inf")
+
+
+@pytest.mark.parametrize("name", runtimes.names())
+def test_every_file_is_a_runtime(name: str) -> None:
+    runtime = runtimes.find(name)
+    assert any(place[0] == name for place in PLACES) or "install" in str(runtime.absence(devices.find("cpu")))
+    assert all(isinstance(version, str) and version for version in runtime.versions().values())
+
+
+def test_unknown_runtime_comes_with_a_hint() -> None:
+    with pytest.raises(SettingError, match=r"unknown runtime 'troch'.*Did you mean 'torch'\?"):
+        runtimes.find("troch")
+
+
+@each_place
+@pytest.mark.parametrize(("form", "floor"), [("float", 90), ("weights only", 90), ("int8", 60)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_output_is_what_the_plan_means(
+    make_model: MakeModel,
+    make_bench: MakeBench,
+    request_inputs: Callable[..., Inputs],
+    runtime: str,
+    device: str,
+    form: str,
+    floor: float,
+    family: str,
+) -> None:
+    model = spread(make_model(family))
+    bench = make_bench(model)
+    whole = compressed(model, bench, PLANS[form])
+    executable = runtimes.find(runtime).load(whole, devices.find(device), threads=1)
+    for inputs in (*bench.calibration(), request_inputs(batch=1, tokens=5)):
+        got = executable(inputs)
+        assert got.device.type == "cpu"
+        assert got.dtype == torch.float32
+        assert sqnr_db(meaning(whole, inputs), got) >= floor
+
+
+@each_place
+@pytest.mark.parametrize("form", PLANS)
+def test_loading_leaves_the_model_as_it_was(
+    make_model: MakeModel,
+    make_bench: MakeBench,
+    request_inputs: Callable[..., Inputs],
+    runtime: str,
+    device: str,
+    form: str,
+) -> None:
+    model = make_model("bert")
+    whole = compressed(model, make_bench(model), PLANS[form])
+    before = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
+    modules, expected = dict(whole.named_modules()), meaning(whole, request_inputs())
+    runtimes.find(runtime).load(whole, devices.find(device), threads=1)(request_inputs())
+    after = whole.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], before[name]) and after[name].device.type == "cpu" for name in before)
+    assert dict(whole.named_modules()) == modules
+    assert torch.equal(meaning(whole, request_inputs()), expected)
+
+
+@each_place
+def test_requests_leave_no_trace(
+    make_model: MakeModel, make_bench: MakeBench, request_inputs: Callable[..., Inputs], runtime: str, device: str
+) -> None:
+    model = make_model("bert")
+    whole = compressed(model, make_bench(model), PLANS["int8"])
+    executable = runtimes.find(runtime).load(whole, devices.find(device), threads=1)
+    inputs = request_inputs()
+    before, first = copy.deepcopy(inputs), executable(inputs)
+    executable(request_inputs(batch=3, tokens=21))
+    assert torch.equal(executable(inputs), first)
+    assert all(torch.equal(inputs[name], before[name]) for name in before)
+    assert not first.requires_grad
+
+
+@each_place
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_does_not_count(make_model: MakeModel, runtime: str, device: str, family: str) -> None:
+    model = spread(make_model(family))
+    executable = runtimes.find(runtime).load(model, devices.find(device), threads=1)
+    lengths = (3, 17, 9)
+    ids = torch.randint(4, 64, (3, 17), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[int(place < length) for place in range(17)] for length in lengths])
+    batch = executable({"input_ids": ids * mask, "attention_mask": mask})
+    for row, length in enumerate(lengths):
+        alone = {"input_ids": ids[row : row + 1, :length], "attention_mask": mask[row : row + 1, :length]}
+        torch.testing.assert_close(executable(alone)[0], batch[row], rtol=0, atol=1e-4)
+    assert float((batch[0] - batch[1]).abs().max()) > 1e-3
+
+
+@each_place
+def test_threads_are_those_of_the_workload(make_model: MakeModel, runtime: str, device: str) -> None:
+    if (runtime, device) == ("torch", "cpu"):
+        runtimes.find(runtime).load(make_model("bert"), devices.find(device), threads=2)
+        assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "sets", "kernels"),
+    [
+        ("float", ("avx512_vnni",), "float"),
+        ("int8", (), "int8 0/18 Linears"),
+        ("int8", ("avx2", "avx512f"), "int8 0/18 Linears"),
+        ("weights only", ("avx512_vnni",), "int8 0/18 Linears"),
+    ],
+)
+def test_torch_without_an_exact_kernel_runs_in_float_and_says_so(
+    make_model: MakeModel,
+    make_bench: MakeBench,
+    request_inputs: Callable[..., Inputs],
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    sets: tuple[str, ...],
+    kernels: str,
+) -> None:
+    monkeypatch.setattr(torch_runtime, "instruction_sets", lambda: sets)
+    model = spread(make_model("bert"))
+    whole = compressed(model, make_bench(model), PLANS[form])
+    executable = runtimes.find("torch").load(whole, devices.find("cpu"), threads=1)
+    assert executable.kernels == kernels
+    assert not [part for part in executable.model.modules() if isinstance(part, torch_runtime.Int8Linear)]
+    assert sqnr_db(meaning(whole, request_inputs()), executable(request_inputs())) >= 90
+
+
+@pytest.mark.skipif(not torch_runtime.has_int8_kernel(Precision(8, 8)), reason="no exact integer kernel here")
+def test_torch_lowers_what_it_can(make_model: MakeModel, make_bench: MakeBench) -> None:
+    model = make_model("bert")
+    executable = runtimes.find("torch").load(
+        compressed(model, make_bench(model), Precision(8, 8)), devices.find("cpu"), threads=1
+    )
+    assert executable.kernels == "int8 18/18 Linears"
+    assert sum(isinstance(part, torch_runtime.Int8Linear) for part in executable.model.modules()) == 18
+    assert not torch_runtime.has_int8_kernel(Precision(8))
+    assert not torch_runtime.has_int8_kernel(Precision(4, 8))
+
+
+@pytest.mark.skipif(not torch_runtime.has_int8_kernel(Precision(8, 8)), reason="no exact integer kernel here")
+@pytest.mark.parametrize("width", [1, 16, 33, 768])
+def test_the_integer_kernel_does_not_saturate(width: int) -> None:
+    """All codes at their extremes: 16-bit sums of products would overflow at the second one."""
+    linear = nn.Linear(width, 7)
+    with torch.no_grad():
+        linear.weight.fill_(1.0)
+    quantised = torch_runtime.QuantLinear(linear, Precision(8, 8), input_range=(1 / 255, 0))
+    got = torch_runtime.Int8Linear(quantised)(torch.ones(2, 3, width))
+    torch.testing.assert_close(got, (width + linear.bias).expand(2, 3, 7), rtol=1e-5, atol=1e-5)

@@ -1,0 +1,85 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from transformers import PreTrainedModel
+
+from paring.errors import SettingError
+from paring.spaces.space import Space
+from paring.spaces.workbench import Workbench
+
+
+@pytest.fixture
+def bench(make_model: Callable[..., PreTrainedModel], make_bench: Callable[[PreTrainedModel], Workbench]) -> Workbench:
+    return make_bench(make_model("bert"))
+
+
+def test_size_is_the_number_of_choices(bench: Workbench) -> None:
+    linears, embeddings = 3 * 6, 1
+    assert Space(bench.anatomy, ["depth"]).size == 3
+    assert Space(bench.anatomy, ["bits"]).size == 2 ** (linears + embeddings)
+    assert Space(bench.anatomy, ["depth", "bits"]).size == 3 * 2 ** (linears + embeddings)
+
+
+def test_uniform_choices_by_hand(bench: Workbench) -> None:
+    choices = Space(bench.anatomy, ["depth", "bits"]).uniform_choices()
+    seen = []
+    for choice in choices:
+        (bits,) = {value for name, value in choice.items() if name.startswith("bits.")}
+        seen.append((choice["depth.encoder"], bits))
+    assert seen[0] == (0, "float")
+    assert set(seen[1:3]) == {(0, "int8"), (1, "float")}
+    assert set(seen[3:5]) == {(1, "int8"), (2, "float")}
+    assert seen[5:] == [(2, "int8")]
+
+
+@pytest.mark.parametrize("chosen", [["depth"], ["bits"], ["depth", "bits"]])
+def test_uniform_choices_are_distinct_and_legal(bench: Workbench, chosen: list[str]) -> None:
+    space = Space(bench.anatomy, chosen)
+    choices = space.uniform_choices()
+    assert choices[0] == space.identity()
+    assert all(list(choice) == [parameter.name for parameter in space] for choice in choices)
+    assert len({space.resolve(choice, bench) for choice in choices}) == len(choices)
+
+
+@pytest.mark.parametrize("value", [3, -1, "1", None, "int8", 0.5])
+def test_an_illegal_value_is_refused(bench: Workbench, value: Any) -> None:
+    space = Space(bench.anatomy, ["depth"])
+    with pytest.raises(SettingError, match=r"depth\.encoder must be one of 0, 1, 2"):
+        space.resolve({"depth.encoder": value}, bench)
+
+
+def test_a_missing_value_is_refused(bench: Workbench) -> None:
+    space = Space(bench.anatomy, ["depth", "bits"])
+    choice = space.identity()
+    del choice["bits.encoder.1.key"]
+    with pytest.raises(SettingError, match=r"bits\.encoder\.1\.key must be one of float, int8"):
+        space.resolve(choice, bench)
+
+
+@pytest.mark.parametrize("chosen", [["depth", "bits"], ["bits", "depth"], ["bits", "depth", "bits"]])
+def test_axes_keep_their_order(bench: Workbench, chosen: list[str]) -> None:
+    space = Space(bench.anatomy, iter(chosen))
+    assert space.axes == ("depth", "bits")
+    assert [parameter.name for parameter in space][:2] == ["depth.encoder", "bits.encoder.0.query"]
+    choice = {parameter.name: parameter.choices[-1] for parameter in space}
+    (slot,) = (slot for slot in space.resolve(choice, bench).stack("encoder").slots if slot.layer)
+    assert len(slot.treatments.items) == 6
+
+
+def test_axes_compose_in_one_plan(bench: Workbench) -> None:
+    space = Space(bench.anatomy, ["depth", "bits"])
+    choice = {**space.identity(), "depth.encoder": 1, "bits.encoder.0.key": "int8", "bits.encoder.1.key": "int8"}
+    plan = space.resolve(choice, bench)
+    assert str(plan) == "encoder 2/3 layers (without 1), w8a8 on 1 Linears"
+    assert plan == space.resolve({**choice, "bits.encoder.1.key": "float"}, bench)
+
+
+def test_unknown_axis_comes_with_a_hint(bench: Workbench) -> None:
+    with pytest.raises(SettingError, match=r"unknown axis 'dept'.*bits, depth.*Did you mean 'depth'\?"):
+        Space(bench.anatomy, ["bits", "dept"])
+
+
+def test_no_axis_is_refused(bench: Workbench) -> None:
+    with pytest.raises(SettingError, match=r"at least one axis.*depth, bits"):
+        Space(bench.anatomy, [])
