@@ -34,7 +34,7 @@ It is {verdict}.
 
 The drop of {metric} is {final.measures.drop:+.4f} (95 % interval {-gain.high:+.4f} to {-gain.low:+.4f})
 on {len(final.quality.outcomes)} test examples. Measured on {facts["machine"]["facts"]["name"]} ({identity["device"]},
-machine {identity["machine"]}), runtime {identity["runtime"]}, {final.profile.workload}; kernels: {final.profile.kernels}.
+machine {identity["machine"]}) with {identity["runtime"]}, {final.profile.workload}; kernels: {final.profile.kernels}.
 
 ```python
 import paring

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import plotly.graph_objects as go
 
-from .front import Front, Point, row_of
+from .front import Front, Point, non_dominated, row_of
 
 _FRONT, _BEATEN, _BASELINE, _PICK = "#2563eb", "#9ca3af", "#111827", "#dc2626"
 _SMALLEST, _LARGEST = 9.0, 26.0
@@ -23,11 +24,12 @@ def front_figure(front: Front, pick: Point | None, searched: Sequence[Point] = (
         figure.add_trace(_trace(searched, front, "searched, not on the front", _BEATEN, opacity=0.35, bars=False))
     if front.beaten:
         figure.add_trace(_trace(front.beaten, front, "beaten when measured whole", _BEATEN, opacity=0.8))
-    figure.add_trace(_trace(front.members, front, "front", _FRONT, line=True))
+    figure.add_trace(_staircase(front))
+    figure.add_trace(_trace(front.members, front, "front", _FRONT))
     figure.add_trace(_trace([front.baseline], front, "baseline", _BASELINE, symbol="diamond"))
     if pick is not None:
         figure.add_trace(_trace([pick], front, "pick", _PICK, symbol="circle-open", bars=False, grow=12))
-    has_latency = front.baseline.measures.latency_seconds is not None
+    has_latency = _across(front) == "latency_ms"
     figure.update_layout(
         template="plotly_white",
         height=520,
@@ -49,20 +51,18 @@ def _trace(
     *,
     symbol: str = "circle",
     opacity: float = 1.0,
-    line: bool = False,
     bars: bool = True,
     grow: float = 0.0,
 ) -> go.Scatter:
     rows = [row_of(point, front.baseline) for point in points]
-    x_name = "latency_ms" if front.baseline.measures.latency_seconds is not None else "size_mb"
+    x_name = _across(front)
     largest = front.baseline.measures.size_bytes
     areas = [point.measures.size_bytes / largest for point in points]
     sizes = [grow + _SMALLEST + (_LARGEST - _SMALLEST) * min(area, 1.5) for area in areas]
     return go.Scatter(
         x=[row[x_name] for row in rows],
         y=[row["quality"] for row in rows],
-        mode="lines+markers" if line else "markers",
-        line={"shape": "vh", "width": 1, "color": colour},
+        mode="markers",
         marker={
             "symbol": symbol,
             "color": colour,
@@ -77,6 +77,27 @@ def _trace(
         hoverinfo="text",
         customdata=[row["fingerprint"] for row in rows],
     )
+
+
+def _staircase(front: Front) -> go.Scatter:
+    """Through the members that no other one beats in the two objectives drawn; further ones are on the front too."""
+    name = _across(front)
+    rows = [row_of(point, front.baseline) for point in front.members]
+    places = np.array([[float(str(row[name])), -float(str(row["quality"]))] for row in rows]).reshape(len(rows), 2)
+    corners = sorted(places[non_dominated(places)].tolist())
+    return go.Scatter(
+        x=[x for x, _ in corners],
+        y=[-y for _, y in corners],
+        mode="lines",
+        line={"shape": "hv", "width": 1, "color": _FRONT},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _across(front: Front) -> str:
+    """What the horizontal axis shows."""
+    return "size_mb" if front.baseline.measures.latency_seconds is None else "latency_ms"
 
 
 def _bars(rows: Sequence[dict[str, object]], middle: str, low: str, high: str) -> dict[str, object]:

