@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import MeasurementError
+from ..errors import MeasurementError, ParingError
 from ..spaces import artefact
 from . import devices, runtimes
 from .workload import Workload
@@ -117,7 +117,9 @@ class MemoryMeter:
         self.close()
 
     def _ask_helper(self, request: str) -> str:
-        if self._helper is None or self._helper.poll() is not None:
+        if self._helper is not None and self._helper.poll() is not None:
+            self.close()
+        if self._helper is None:
             self._helper = subprocess.Popen(
                 _command("--serve"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
             )
@@ -126,6 +128,7 @@ class MemoryMeter:
         self._helper.stdin.flush()
         answer = self._helper.stdout.readline()
         if not answer:
+            self.close()
             raise MeasurementError("the process that measures memory has died.")
         return answer
 
@@ -169,7 +172,11 @@ def _answer(request: Mapping[str, Any]) -> str:
 
 def _fork_and_answer(request: Mapping[str, Any]) -> str:
     """The answer of a child that never held another model."""
-    artefact.model_class(request["folder"])
+    try:
+        # Here, so that the code of the model's class is loaded once and counts as runtime.
+        artefact.model_class(request["folder"])
+    except ParingError as error:
+        return json.dumps({"error": str(error)})
     read, write = os.pipe()
     child = os.fork()
     if child == 0:

@@ -162,6 +162,8 @@ def _is_narrow(samples: Mapping[str, Sequence[float]], baseline: str, effort: Ef
 
 
 def _latency(own: Sequence[float], baseline: Sequence[float], seed: int) -> Latency:
+    if not np.isfinite([*own, *baseline]).all():
+        raise MeasurementError("a call took a time that is not finite: the clock is broken.")
     if min(*own, *baseline) <= 0:
         raise MeasurementError("a call took no time at all: the clock is too coarse for this model.")
     ratios = np.asarray(own) / np.asarray(baseline)

@@ -63,6 +63,7 @@ def export(record: Record, plan: Plan, folder: Path, progress: Progress | None =
     with writing(folder):
         artefact.save(bench.build(plan), plan, folder, original=bench.model.config)
         load_tokenizer(settings.model).save_pretrained(folder)
+        bench.runtime.save(bench.build(plan), folder)
     with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
         baseline = bench.anatomy.identity()
         measured = measure_whole(

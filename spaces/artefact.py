@@ -22,6 +22,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from ..errors import ModelError, PlanError
+from .anatomy import anatomy_of
 from .build import build
 from .plan import Plan
 
@@ -42,9 +43,14 @@ def load_original(source: str) -> PreTrainedModel:
     config = load_config(source)
     try:
         with without_bars():
-            model = _class_of(config, source).from_pretrained(source, dtype=torch.float32, use_safetensors=True)
+            model, report = _class_of(config, source).from_pretrained(
+                _place(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"the weights of {source!r} do not load: {_first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(f"the weights of {source!r} do not load: they lack {', '.join(missing[:5])}.")
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
@@ -62,7 +68,7 @@ def load_config(source: str) -> PretrainedConfig:
     if folder.exists() and not (folder / "config.json").is_file():
         raise ModelError(f"{source!r} is not a Hugging Face model folder: it has no config.json.")
     try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(_place(source), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"no model config at {source!r}: {_first_line(error)}") from error
     assert isinstance(config, PretrainedConfig)
@@ -119,10 +125,10 @@ def load(folder: Path) -> tuple[PreTrainedModel, Plan]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{weights} does not load: {_first_line(error)}") from error
     skeleton = _skeleton(config, str(folder))
-    model = skeleton if plan.is_plain else build(skeleton, plan, materials=None)
     try:
+        model = _check_plain(skeleton, plan) if plan.is_plain else build(skeleton, plan, materials=None)
         model.load_state_dict(tensors, strict=True, assign=True)
-    except RuntimeError as error:
+    except (RuntimeError, PlanError) as error:
         raise ModelError(f"{weights} does not hold the model of its {PLAN_FILE}: {_first_line(error)}") from error
     model.requires_grad_(False)
     return model.eval(), plan
@@ -175,6 +181,21 @@ def _skeleton(config: PretrainedConfig, source: str) -> PreTrainedModel:
     return model
 
 
+def _check_plain(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
+    """The model, if it has as many layers as its plan left."""
+    for stack in anatomy_of(model).stacks:
+        standing = len(plan.stack(stack.name).slots) - len(plan.stack(stack.name).dropped)
+        if standing != stack.n_layers:
+            raise PlanError(f"the plan leaves {standing} layers in {stack.name}, the model has {stack.n_layers}.")
+    return model
+
+
+def _place(source: str) -> str:
+    """The folder a source means, where it is one; else the name on the hub."""
+    folder = Path(source).expanduser()
+    return str(folder) if folder.exists() else source
+
+
 def _looks_local(source: str) -> bool:
     """A hub name is `name` or `owner/name`; anything else, or a path whose parent exists, means a local folder."""
     path = Path(source).expanduser()
@@ -189,12 +210,14 @@ def _first_line(error: BaseException) -> str:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Keeps transformers from drawing its own progress bars over ours."""
+    """Keeps transformers from writing its own bars and reports over ours."""
     log = transformers.utils.logging
-    was_on = log.is_progress_bar_enabled()
+    was_on, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
+    log.set_verbosity_error()
     try:
         yield
     finally:
+        log.set_verbosity(verbosity)
         if was_on:
             log.enable_progress_bar()

@@ -11,7 +11,7 @@ from ..errors import PlanError
 from . import axes
 from .anatomy import Anatomy, StackAnatomy, anatomy_of
 from .axes import Site
-from .plan import Plan, Stack
+from .plan import ORIGINAL_WEIGHTS, Plan, Stack, Treatments
 from .workbench import Material
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -40,6 +40,8 @@ def build(
     """
     anatomy = anatomy_of(model)
     _check(plan, anatomy)
+    if plan.weights != ORIGINAL_WEIGHTS and weights is None and materials is not None:
+        raise PlanError(f"the plan starts from the weights {plan.weights!r}, which were not given.")
     compressed = copy_sharing_parameters(model)
     if weights is not None:
         compressed.load_state_dict(weights, strict=True, assign=True)
@@ -58,13 +60,26 @@ def _check(plan: Plan, anatomy: Anatomy) -> None:
     legal = {stack.name: stack.n_layers for stack in anatomy.stacks}
     if got.keys() != legal.keys() or any(got[name] > legal[name] for name in got):
         raise PlanError(f"the plan has stacks {got}, but the model has {legal}: it was made for another model.")
+    _check_kinds(plan.outside, anatomy.outside, anatomy.family)
     for stack in plan.stacks:
+        covered = [layer for slot in stack.slots if slot.layer for layer in slot.layer.originals]
+        if len(set(covered)) < len(covered) or (not stack.dropped and len(covered) != legal[stack.name]):
+            raise PlanError(
+                f"the plan must use each of the {legal[stack.name]} layers of {stack.name} once, got {stack}."
+            )
         for slot in stack.slots:
-            if slot.layer and (slot.layer.index + 1) * slot.layer.granularity > legal[stack.name]:
+            if slot.layer and slot.layer.originals.stop > legal[stack.name]:
                 raise PlanError(f"the plan asks for layer {slot.layer} of {legal[stack.name]} in {stack.name}.")
-            unknown = {kind for kind, _ in slot.treatments.items} - set(anatomy.stack(stack.name).linears)
-            if unknown:
-                raise PlanError(f"the plan treats {sorted(unknown)}, which layers of {anatomy.family} do not have.")
+            _check_kinds(slot.treatments, anatomy.stack(stack.name).linears, anatomy.family)
+
+
+def _check_kinds(treatments: Treatments, parts: Mapping[str, str], family: str) -> None:
+    """Refuses treatments that no axis would carry out."""
+    for kind, treatment in treatments.items:
+        if kind not in parts:
+            raise PlanError(f"the plan treats {kind!r}; a {family} has there: {', '.join(parts)}.")
+        if treatment.rank is not None and "factors" not in axes.names():
+            raise PlanError(f"the plan factorises {kind!r}, which no axis of this paring does.")
 
 
 def copy_sharing_parameters(model: Model) -> Model:

@@ -33,6 +33,11 @@ class Layer:
         if self.index < 0 or self.granularity < 1:
             raise PlanError(f"a layer needs index >= 0 and granularity >= 1, got {self.index} and {self.granularity}.")
 
+    @property
+    def originals(self) -> range:
+        """Indices of the original layers whose work it does."""
+        return range(self.index * self.granularity, (self.index + 1) * self.granularity)
+
     def __str__(self) -> str:
         return str(self.index) if self.granularity == 1 else f"m{self.granularity}.{self.index}"
 
@@ -107,6 +112,8 @@ class Treatment:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
+        if set(data) - {"rank", "bits"}:
+            raise PlanError(f"a treatment has a rank and bits, got {', '.join(sorted(data))}.")
         bits = data.get("bits")
         return cls(rank=data.get("rank"), precision=None if bits is None else Precision.parse(bits))
 
@@ -209,6 +216,11 @@ class Plan:
     outside: Treatments = Treatments()
     weights: str = ORIGINAL_WEIGHTS
 
+    def __post_init__(self) -> None:
+        names = [stack.name for stack in self.stacks]
+        if len(set(names)) < len(names) or not isinstance(self.weights, str):
+            raise PlanError(f"stacks have different names and weights a name, got {names} and {self.weights!r}.")
+
     def stack(self, name: str) -> Stack:
         """The stack of this name."""
         for stack in self.stacks:
@@ -266,6 +278,8 @@ class Plan:
         Raises:
             PlanError: if the data are of another schema or do not describe a plan.
         """
+        if not isinstance(data, Mapping):
+            raise PlanError(f"a plan is a JSON object, got {str(data)[:200]!r}.")
         if data.get("schema") != SCHEMA:
             raise PlanError(f"this paring reads plans of schema {SCHEMA}, got schema {data.get('schema')!r}.")
         try:

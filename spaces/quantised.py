@@ -3,7 +3,7 @@
 Weights: symmetric, one float scale per output channel, codes -q..q with q = 2^(bits-1) - 1.
 Inputs: affine, one calibrated scale and zero point per tensor, codes 0..2^bits - 1.
 The modules compute this meaning in float on any device; a runtime may lower them to integer kernels that give the
-same numbers up to the order of summation.
+same numbers up to the order of summation, and up to inputs so close to the middle of two codes that they round apart.
 """
 
 import torch
@@ -49,18 +49,26 @@ def affine_range(values: Tensor, bits: int) -> tuple[float, int]:
 
     Returns:
         Scale, positive; and zero point, 0 to 2^bits - 1. Zero is always represented exactly.
+
+    Raises:
+        PlanError: if a value is not finite.
     """
+    if not torch.isfinite(values).all():
+        raise PlanError("inputs to quantise must be finite, got NaN or infinity: the model is damaged.")
     steps = 2**bits - 1
-    low, high = min(values.min().item(), 0.0), max(values.max().item(), 0.0)
-    if low == high:
+    unit = values.abs().max().item()
+    if unit / steps < torch.finfo(torch.float32).tiny:
         return 1.0, 0
+    # In units of the largest magnitude, so that squares neither overflow nor vanish.
+    values = values / unit
+    low, high = min(values.min().item(), 0.0), max(values.max().item(), 0.0)
     best = (float("inf"), 1.0, 0)
     for fraction in _CLIP_FRACTIONS:
         scale = (high - low) * fraction / steps
         zero_point = max(0, min(steps, round(-low * fraction / scale)))
         rounded = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, steps)
         best = min(best, ((rounded - values).square().mean().item(), scale, zero_point))
-    return best[1], best[2]
+    return best[1] * unit, best[2]
 
 
 class QuantLinear(nn.Module):

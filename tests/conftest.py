@@ -2,7 +2,9 @@
 
 import json
 import random
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,11 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
+from paring.api import pare
+from paring.profilers.timing import Effort
+from paring.profilers.workload import Workload
+from paring.search import finals, judge, quality
+from paring.search.tasks import Task
 from paring.spaces import axes
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.build import build
@@ -203,3 +210,55 @@ def request_inputs() -> Callable[..., dict[str, torch.Tensor]]:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
     return make
+
+
+@contextmanager
+def little_effort() -> Iterator[None]:
+    """Three rounds where a real search takes seconds: what is measured is real, but means little."""
+    effort = Effort(seconds=0.0, min_rounds=3, max_rounds=3, calls=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "_CANDIDATE_EFFORT", effort)
+        patch.setattr(judge, "_REFERENCE_EFFORT", effort)
+        patch.setattr(finals, "_SECONDS_PER_MODEL", 0.0)
+        patch.setattr(quality, "_RESAMPLES", 20)
+        yield
+
+
+@pytest.fixture(scope="module", name="little_effort")
+def little_effort_fixture() -> Iterator[None]:
+    """`little_effort`, for a whole test module."""
+    with little_effort():
+        yield
+
+
+@pytest.fixture(scope="session")
+def odd_model_folder(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained BERT under a name full of markup, with class names; not to be changed."""
+    folder = tmp_path_factory.mktemp("odd") / "<b>\"modèl\" & 'שלום' 😀"
+    shutil.copytree(model_folder, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    config |= {"id2label": {"0": "blame", "1": "praise"}, "label2id": {"blame": 0, "praise": 1}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished_run(odd_model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished search of eight trials; not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with little_effort():
+        pare(
+            odd_model_folder,
+            Task("classification", str(data_folder)),
+            out=out,
+            objectives=("quality", "latency", "memory", "size"),
+            workload=Workload(1, 16, 1),
+            trials=8,
+        )
+    return out
+
+
+@pytest.fixture
+def run_folder(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run, to be changed at will."""
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))

@@ -1,6 +1,7 @@
 """What runs a model: one file is one runtime, and its file name is its name."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, cast
 
 from torch import Tensor, nn
@@ -40,6 +41,9 @@ class Runtime(Protocol):
             device: where it shall run.
             threads: processor threads one call may use; set for the whole process.
         """
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Writes the model in the runtime's own format into a folder of an exported model, if it has one."""
 
 
 def names() -> tuple[str, ...]:

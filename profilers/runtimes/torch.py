@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,9 @@ class TorchRuntime:
                 own.set_submodule(name, DenseQuantLinear(part))
         kernels = f"int8 {lowered}/{len(quantised)} Linears" if quantised else "float"
         return TorchExecutable(own.to(device.torch_device), device, kernels)
+
+    def save(self, model: nn.Module, folder: Path) -> None:
+        """Nothing: the exported tensors are torch's own."""
 
 
 def has_int8_kernel(precision: Precision) -> bool:

@@ -6,6 +6,7 @@ What a quantised number means is in `spaces/quantised.py`; this axis decides whe
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +56,15 @@ class Bits:
         """Ranges of the inputs of every Linear, seen on the calibration batches in the float model of this structure.
 
         Returns:
-            Site name and kind, joined by a dot -> {"scale", "zero_point"}.
+            Site name and kind, joined by a dot -> {"scale", "zero_point"}, for every part whose inputs are quantised.
         """
-        if all(t.precision is None or t.precision.activation_bits is None for t in plan.treatments()):
-            return {}
         structure = plan.in_float()
-        return bench.remember(f"bits-{structure.fingerprint}", lambda: _calibrate(structure, bench))
+        wanted = _input_bits(plan)
+        ranges = {
+            bits: bench.remember(f"bits-{structure.fingerprint}-{bits}", partial(_calibrate, structure, bench, bits))
+            for bits in sorted(set(wanted.values()))
+        }
+        return {name: ranges[bits][name] for name, bits in wanted.items()}
 
     def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
         """Puts a quantised module under the old name of each part that has a precision."""
@@ -89,7 +93,18 @@ def _set(old: Treatments, wanted: Mapping[str, Value], legal: Mapping[str, Preci
     return old
 
 
-def _calibrate(structure: Plan, bench: Workbench) -> Material:
+def _input_bits(plan: Plan) -> dict[str, int]:
+    """Site name and kind, joined by a dot -> bits of its inputs, where those are quantised."""
+    return {
+        f"{stack.name}.{position}.{kind}": treatment.precision.activation_bits
+        for stack in plan.stacks
+        for position, slot in enumerate(stack.slots)
+        for kind, treatment in slot.treatments.items
+        if treatment.precision is not None and treatment.precision.activation_bits is not None
+    }
+
+
+def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
     """Runs the calibration batches through the float model and fits a range to the inputs of every Linear."""
     model = bench.build(structure)
     samples: defaultdict[str, list[Tensor]] = defaultdict(list)
@@ -113,7 +128,7 @@ def _calibrate(structure: Plan, bench: Workbench) -> Material:
             model(**batch)
     for hook in hooks:
         hook.remove()
-    ranges = {name: affine_range(torch.cat(parts), 8) for name, parts in samples.items()}
+    ranges = {name: affine_range(torch.cat(parts), bits) for name, parts in samples.items()}
     return {name: {"scale": scale, "zero_point": zero_point} for name, (scale, zero_point) in ranges.items()}
 
 

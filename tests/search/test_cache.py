@@ -1,4 +1,5 @@
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -42,7 +43,9 @@ def test_a_reader_sees_the_old_value_until_the_new_one_is_whole(
     cache.put("key", "old")
     seen: list[object] = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(cache.get("key")))
-    cache.put("key", "new")
+    with (tmp_path / "key.json").open(encoding="utf8") as reader:
+        cache.put("key", "new")
+        assert json.load(reader) == "old"
     assert seen == ["old"]
     assert cache.get("key") == "new"
 

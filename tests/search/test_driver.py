@@ -30,6 +30,7 @@ from paring.search.tasks import Task
 from paring.search.training import Training
 from paring.search.workbench import Greedy
 from paring.spaces.plan import Plan
+from paring.spaces.space import Space
 
 MakeSettings = Callable[..., Settings]
 EFFORT = Effort(seconds=0.0, min_rounds=3, max_rounds=3, calls=1)
@@ -230,6 +231,22 @@ def test_a_small_space_is_searched_to_its_end(settings: MakeSettings, tmp_path: 
     assert record.begun < 20
 
 
+def test_a_plan_that_comes_again_is_not_judged_again(
+    settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queued = [{"depth.encoder": depth} for depth in (0, 0, 1, 1, 0)]
+    monkeypatch.setattr(Space, "uniform_choices", lambda _: queued)
+    judgements.failures[1] = RuntimeError("boom")
+    record = search(settings(tmp_path / "run"))
+    assert [trial.number for trial in record.trials()][:2] == [0, 2]
+    assert [trial.state for trial in record.trials()] == [State.JUDGED, State.FAILED, State.JUDGED]
+    assert plans_of(record.trials()) == judgements.plans
+    assert record.begun > len(queued)
+    assert len(record.best()) == len(brute_force_front(record.trials(), ("quality", "size")))
+    proposed = record.study.get_trials(deepcopy=False)
+    assert (proposed[1].values, proposed[3].user_attrs["cause"]) == (proposed[0].values, "RuntimeError: boom")
+
+
 def test_only_what_is_asked_is_measured(
     settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -331,12 +348,7 @@ def test_a_second_search_in_the_folder_is_refused(settings: MakeSettings, tmp_pa
     ],
 )
 def test_a_bad_candidate_is_a_record_and_the_search_goes_on(
-    settings: MakeSettings,
-    tmp_path: Path,
-    judgements: Judgements,
-    failure: Exception,
-    state: State,
-    cause: str,
+    settings: MakeSettings, tmp_path: Path, judgements: Judgements, failure: Exception, state: State, cause: str
 ) -> None:
     judgements.failures[1] = failure
     record = search(settings(tmp_path / "run"))
@@ -396,9 +408,10 @@ def test_a_front_whose_measuring_was_stopped_is_measured(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("paring.search.driver.measure_whole", interrupt)
-        search(settings(tmp_path / "run"))
+        with pytest.raises(KeyboardInterrupt):
+            search(settings(tmp_path / "run"))
     assert Record.open(tmp_path / "run").finals() == []
     record = search(settings(tmp_path / "run"))
     assert {final.plan for final in record.finals()} == {judgements.plans[0], *plans_of(record.best())}

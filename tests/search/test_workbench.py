@@ -28,6 +28,9 @@ from paring.spaces.plan import Plan, Slot
 from paring.spaces.space import Space
 from paring.spaces.workbench import Inputs
 
+MakeBench = Callable[..., LocalWorkbench]
+Tokenizer = PreTrainedTokenizerFast
+
 LAYERS = 4
 TUNED = Greedy("fine_tune", training=Training(epochs=1, learning_rate=3e-3, batch=16))
 
@@ -58,6 +61,11 @@ class Counting:
 
 
 @pytest.fixture(scope="module")
+def tokenizer(make_tokenizer: Callable[[], Tokenizer]) -> Tokenizer:
+    return make_tokenizer()
+
+
+@pytest.fixture(scope="module")
 def model(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
     """Wild weights, so that every layer matters: without one, the answers are others."""
     wild = make_model("bert", layers=LAYERS).requires_grad_(False)
@@ -69,13 +77,11 @@ def model(make_model: Callable[..., PreTrainedModel]) -> PreTrainedModel:
 
 @pytest.fixture(scope="module")
 def tables(
-    model: PreTrainedModel,
-    make_tokenizer: Callable[[], PreTrainedTokenizerFast],
-    make_reviews: Callable[[int, int], list[dict[str, object]]],
+    model: PreTrainedModel, tokenizer: Tokenizer, make_reviews: Callable[[int, int], list[dict[str, object]]]
 ) -> Tables:
     """The search labels are the model's own answers; the training labels can be learned."""
     rows = pd.DataFrame(make_reviews(120, 1))
-    margins = answers(model, rows, make_tokenizer())
+    margins = answers(model, rows, tokenizer)
     model.classifier.bias[1] -= float(np.median(margins))
     labelled = rows.assign(label=(margins > np.median(margins)).astype(int))
     train = pd.DataFrame(make_reviews(48, 2))
@@ -88,16 +94,11 @@ def runtime() -> CountingRuntime:
 
 
 @pytest.fixture
-def bench(
-    model: PreTrainedModel,
-    tables: Tables,
-    runtime: CountingRuntime,
-    make_tokenizer: Callable[[], PreTrainedTokenizerFast],
-) -> Callable[..., LocalWorkbench]:
+def bench(model: PreTrainedModel, tables: Tables, runtime: CountingRuntime, tokenizer: Tokenizer) -> MakeBench:
     def make(folder: Path, greedy: Greedy | None = None, *, without_train: bool = False) -> LocalWorkbench:
         return LocalWorkbench(
             model,
-            make_tokenizer(),
+            tokenizer,
             Task("classification", "data"),
             replace(tables, train=None) if without_train else tables,
             device=devices.find("cpu"),
@@ -111,16 +112,14 @@ def bench(
     return make
 
 
-def answers(model: PreTrainedModel, rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+def answers(model: PreTrainedModel, rows: pd.DataFrame, tokenizer: Tokenizer) -> np.ndarray:
     """By how much the second class wins; asked one by one, without batches or runtime."""
     with torch.inference_mode():
         logits = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in rows["text"]]
     return np.array([float(found[1] - found[0]) for found in logits])
 
 
-def accuracy_without(
-    model: PreTrainedModel, removed: Sequence[int], rows: pd.DataFrame, tokenizer: PreTrainedTokenizerFast
-) -> float:
+def accuracy_without(model: PreTrainedModel, removed: Sequence[int], rows: pd.DataFrame, tokenizer: Tokenizer) -> float:
     layers = model.bert.encoder.layer
     model.bert.encoder.layer = nn.ModuleList(layer for index, layer in enumerate(layers) if index not in removed)
     try:
@@ -151,9 +150,7 @@ def small_files_only() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_plan_is_judged_once_per_split(
-    tmp_path: Path, bench: Callable[..., LocalWorkbench], runtime: CountingRuntime
-) -> None:
+def test_a_plan_is_judged_once_per_split(tmp_path: Path, bench: MakeBench, runtime: CountingRuntime) -> None:
     first = bench(tmp_path)
     plan = without(first.anatomy.identity(), 2)
     found = [first.quality(plan, examples) for examples in (first.search, first.search, first.test)]
@@ -170,23 +167,19 @@ def test_a_plan_is_judged_once_per_split(
 
 
 def test_quality_is_that_of_the_plan(
-    tmp_path: Path,
-    bench: Callable[..., LocalWorkbench],
-    model: PreTrainedModel,
-    tables: Tables,
-    make_tokenizer: Callable[[], PreTrainedTokenizerFast],
+    tmp_path: Path, bench: MakeBench, model: PreTrainedModel, tables: Tables, tokenizer: Tokenizer
 ) -> None:
     made = bench(tmp_path)
     values = []
     for removed in [(), *combinations(range(LAYERS), 1), *combinations(range(LAYERS), 2)]:
         values.append(made.quality(without(made.anatomy.identity(), *removed), made.search).value)
-        assert values[-1] == pytest.approx(accuracy_without(model, removed, tables.search, make_tokenizer()))
+        assert values[-1] == pytest.approx(accuracy_without(model, removed, tables.search, tokenizer))
     assert values[0] == 1.0
     assert len(set(values)) >= 5
 
 
 def test_calibration_is_kept_for_a_second_workbench(
-    tmp_path: Path, bench: Callable[..., LocalWorkbench], monkeypatch: pytest.MonkeyPatch, runtime: CountingRuntime
+    tmp_path: Path, bench: MakeBench, monkeypatch: pytest.MonkeyPatch, runtime: CountingRuntime
 ) -> None:
     first = bench(tmp_path)
     space = Space(first.anatomy, ("bits",))
@@ -199,20 +192,20 @@ def test_calibration_is_kept_for_a_second_workbench(
     assert torch.equal(second.executable(second.build(plan))(second.search.batch(range(8))), logits)
 
 
-def test_what_is_remembered_is_learned_once(tmp_path: Path, bench: Callable[..., LocalWorkbench]) -> None:
+def test_what_is_remembered_is_learned_once(tmp_path: Path, bench: MakeBench) -> None:
     material = {"encoder.0.query": {"scale": 0.1, "zero_point": 3.0}}
     assert bench(tmp_path).remember("ranges", lambda: material) == material
     assert bench(tmp_path).remember("ranges", lambda: pytest.fail("learned again")) == material
 
 
-@pytest.mark.parametrize(("decimals", "ties"), [(3, "high"), (1, "high"), (1, "low"), (None, "low")])
+@pytest.mark.parametrize(("decimals", "ties"), [(3, "high"), (1, "low")])
 def test_the_training_free_order_is_the_greedy_one(
     tmp_path: Path,
-    bench: Callable[..., LocalWorkbench],
+    bench: MakeBench,
     runtime: CountingRuntime,
     model: PreTrainedModel,
     tables: Tables,
-    make_tokenizer: Callable[[], PreTrainedTokenizerFast],
+    tokenizer: Tokenizer,
     decimals: int | None,
     ties: Ties,
 ) -> None:
@@ -221,7 +214,7 @@ def test_the_training_free_order_is_the_greedy_one(
     found = made.removal_order(made.anatomy.identity(), "encoder", 3)
     by_hand = greedy_order(
         LAYERS,
-        lambda removed: accuracy_without(model, removed, tables.search, make_tokenizer()),
+        lambda removed: accuracy_without(model, removed, tables.search, tokenizer),
         3,
         decimals=decimals,
         ties=ties,
@@ -233,9 +226,7 @@ def test_the_training_free_order_is_the_greedy_one(
     assert runtime.answered == (4 + 3 + 2) * 120
 
 
-def test_the_order_of_a_shorter_stack_has_its_own_slots_only(
-    tmp_path: Path, bench: Callable[..., LocalWorkbench]
-) -> None:
+def test_the_order_of_a_shorter_stack_has_its_own_slots_only(tmp_path: Path, bench: MakeBench) -> None:
     made = bench(tmp_path)
     plan = without(made.anatomy.identity(), 1)
     order = made.removal_order(plan, "encoder", 2).order
@@ -245,7 +236,7 @@ def test_the_order_of_a_shorter_stack_has_its_own_slots_only(
 
 
 def test_fine_tuning_gives_the_same_scores_in_a_fresh_folder(
-    tmp_path: Path, bench: Callable[..., LocalWorkbench], model: PreTrainedModel
+    tmp_path: Path, bench: MakeBench, model: PreTrainedModel
 ) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     one, other = bench(tmp_path / "one", TUNED), bench(tmp_path / "other", TUNED)
@@ -262,7 +253,7 @@ def test_fine_tuning_gives_the_same_scores_in_a_fresh_folder(
     assert not any(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_plan_starts_from_the_weights_that_were_scored(tmp_path: Path, bench: Callable[..., LocalWorkbench]) -> None:
+def test_a_plan_starts_from_the_weights_that_were_scored(tmp_path: Path, bench: MakeBench) -> None:
     made = bench(tmp_path, TUNED)
     identity = made.anatomy.identity()
     found = made.removal_order(identity, "encoder", 2)
@@ -286,7 +277,7 @@ def test_a_plan_starts_from_the_weights_that_were_scored(tmp_path: Path, bench: 
 
 
 def test_fine_tuning_goes_on_where_it_was_stopped(
-    tmp_path: Path, bench: Callable[..., LocalWorkbench], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
     real = workbench.fine_tune
@@ -312,25 +303,25 @@ def test_fine_tuning_goes_on_where_it_was_stopped(
     assert len(trained) == 15
 
 
-def test_fine_tuning_needs_a_train_split(tmp_path: Path, bench: Callable[..., LocalWorkbench]) -> None:
+def test_fine_tuning_needs_a_train_split(tmp_path: Path, bench: MakeBench) -> None:
     made = bench(tmp_path, TUNED, without_train=True)
     with pytest.raises(UserError, match=r"fine_tune scorer needs a train split.*training_free"):
         made.removal_order(made.anatomy.identity(), "encoder", 1)
 
 
-def test_trained_weights_on_a_full_disk(tmp_path: Path, bench: Callable[..., LocalWorkbench]) -> None:
+def test_trained_weights_on_a_full_disk(tmp_path: Path, bench: MakeBench) -> None:
     made = bench(tmp_path, TUNED)
     with small_files_only(), pytest.raises(StorageError, match="run the same command again"):
         made.removal_order(made.anatomy.identity(), "encoder", 1)
 
 
-def test_weights_that_are_gone(tmp_path: Path, bench: Callable[..., LocalWorkbench]) -> None:
+def test_weights_that_are_gone(tmp_path: Path, bench: MakeBench) -> None:
     made = bench(tmp_path)
     with pytest.raises(ModelError, match=r"the weights 'tuned-x' are not in .*weights: the run folder is incomplete"):
         made.build(replace(made.anatomy.identity(), weights="tuned-x"))
 
 
-def test_a_model_that_answers_nan_has_no_quality(tmp_path: Path, bench: Callable[..., LocalWorkbench]) -> None:
+def test_a_model_that_answers_nan_has_no_quality(tmp_path: Path, bench: MakeBench) -> None:
     made = bench(tmp_path)
     broken = made.build(made.anatomy.identity())
     broken.classifier.bias = nn.Parameter(torch.tensor([float("nan"), 0.0]), requires_grad=False)

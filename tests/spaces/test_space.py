@@ -5,6 +5,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from paring.errors import SettingError
+from paring.spaces.axes import Parameter
 from paring.spaces.space import Space
 from paring.spaces.workbench import Workbench
 
@@ -22,15 +23,17 @@ def test_size_is_the_number_of_choices(bench: Workbench) -> None:
 
 
 def test_uniform_choices_by_hand(bench: Workbench) -> None:
-    choices = Space(bench.anatomy, ["depth", "bits"]).uniform_choices()
-    seen = []
-    for choice in choices:
-        (bits,) = {value for name, value in choice.items() if name.startswith("bits.")}
-        seen.append((choice["depth.encoder"], bits))
-    assert seen[0] == (0, "float")
-    assert set(seen[1:3]) == {(0, "int8"), (1, "float")}
-    assert set(seen[3:5]) == {(1, "int8"), (2, "float")}
-    assert seen[5:] == [(2, "int8")]
+    """Two axes of three levels, one of them with a parameter that has only two; gentlest first."""
+    space = Space(bench.anatomy, ["depth", "bits"])
+    coarse = (Parameter("bits.x", ("float", "int8", "int4")), Parameter("bits.y", ("float", "int8")))
+    space.parameters = {"depth": (Parameter("depth.x", (0, 1, 2)),), "bits": coarse}
+    seen = [tuple(choice.values()) for choice in space.uniform_choices()]
+    none, half, full = ("float", "float"), ("int8", "int8"), ("int4", "int8")
+    assert seen[:1] == [(0, *none)]
+    assert set(seen[1:3]) == {(0, *half), (1, *none)}
+    assert set(seen[3:6]) == {(0, *full), (1, *half), (2, *none)}
+    assert set(seen[6:8]) == {(1, *full), (2, *half)}
+    assert seen[8:] == [(2, *full)]
 
 
 @pytest.mark.parametrize("chosen", [["depth"], ["bits"], ["depth", "bits"]])

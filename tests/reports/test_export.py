@@ -1,0 +1,298 @@
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import paring
+from paring.errors import DataError, MeasurementError, ModelError, SettingError
+from paring.profilers.timing import Latency
+from paring.reports import export as export_room
+from paring.reports.card import NUMBERS
+from paring.reports.export import CARD, Exported, export, verdict_on
+from paring.reports.front import front_of
+from paring.search.driver import open_workbench
+from paring.search.progress import Silent
+from paring.search.settings import Settings
+from paring.search.study import Final, Record
+from paring.spaces.artefact import PACKED_WEIGHTS, PLAIN_WEIGHTS, PLAN_FILE
+from paring.spaces.plan import Plan
+
+pytestmark = pytest.mark.usefixtures("little_effort")
+
+MakeFinal = Callable[..., Final]
+
+WITH_PARING = """
+import sys, torch, paring
+for folder in sys.argv[1:]:
+    model = paring.load(folder, threads=1)
+    inputs = torch.load(folder + ".inputs")
+    with torch.inference_mode():
+        torch.save(model(**inputs).logits, folder + ".logits")
+"""
+WITHOUT_PARING = """
+import sys, torch
+from transformers import AutoModelForSequenceClassification
+torch.set_num_threads(1)
+folder = sys.argv[1]
+model = AutoModelForSequenceClassification.from_pretrained(folder)
+with torch.inference_mode():
+    torch.save(model(**torch.load(folder + ".inputs")).logits, folder + ".logits")
+assert not any(name.startswith("paring") for name in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def record(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    return Record.open(shutil.copytree(finished_run, tmp_path_factory.mktemp("export") / "run"))
+
+
+@pytest.fixture(scope="module")
+def plans(record: Record) -> dict[str, Plan]:
+    """The smallest plan of the front, which has bits, and the first that only lost layers."""
+    smallest = min(front_of(record).members, key=lambda point: point.measures.size_bytes).plan
+    shorter = [plan for trial in record.trials() if (plan := trial.plan) and plan.is_plain and plan.stacks[0].dropped]
+    assert not smallest.is_plain
+    return {"bits": smallest, "depth": shorter[0]}
+
+
+@pytest.fixture(scope="module")
+def exports(
+    record: Record, plans: dict[str, Plan], little_effort: None, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Exported]:
+    """Both plans exported; not to be changed."""
+    folder = tmp_path_factory.mktemp("deploy")
+    return {name: export(record, plan, folder / name) for name, plan in plans.items()}
+
+
+@pytest.fixture(scope="module")
+def logits_here(
+    record: Record, exports: dict[str, Exported], plans: dict[str, Plan], request_of: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """What the plans answer in this process, built from the original and never saved."""
+    bench, _ = open_workbench(Settings.of_run(record.settings, record.folder), Silent())
+    return {name: bench.executable(bench.build(plan))(request_of) for name, plan in plans.items()}
+
+
+@pytest.fixture(scope="module")
+def request_of(odd_model_folder: Path) -> dict[str, torch.Tensor]:
+    tokenizer = AutoTokenizer.from_pretrained(odd_model_folder)
+    return dict(tokenizer(["good film", "a very bad plot not fine", "poor"], padding=True, return_tensors="pt"))
+
+
+def in_a_fresh_process(script: str, folders: list[Path], inputs: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    for folder in folders:
+        torch.save(inputs, f"{folder}.inputs")
+    done = subprocess.run(
+        [sys.executable, "-c", script, *map(str, folders)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [torch.load(f"{folder}.logits") for folder in folders]
+
+
+def test_a_fresh_process_gives_the_logits_of_the_model_that_was_never_saved(
+    exports: dict[str, Exported], logits_here: dict[str, torch.Tensor], request_of: dict[str, torch.Tensor]
+) -> None:
+    found = in_a_fresh_process(WITH_PARING, [exported.folder for exported in exports.values()], request_of)
+    for name, logits in zip(exports, found, strict=True):
+        assert logits.shape == (3, 2)
+        assert torch.equal(logits, logits_here[name]), name
+    assert not torch.equal(found[0], found[1])
+
+
+def test_a_model_that_only_lost_layers_needs_no_paring(
+    exports: dict[str, Exported], logits_here: dict[str, torch.Tensor], request_of: dict[str, torch.Tensor]
+) -> None:
+    (found,) = in_a_fresh_process(WITHOUT_PARING, [exports["depth"].folder], request_of)
+    assert torch.equal(found, logits_here["depth"])
+
+
+def test_plain_loading_refuses_a_model_with_bits(exports: dict[str, Exported]) -> None:
+    with pytest.raises(OSError, match="no file named"):
+        AutoModelForSequenceClassification.from_pretrained(exports["bits"].folder)
+
+
+@pytest.mark.parametrize("name", ["bits", "depth"])
+def test_tokenizer_and_label_names_are_kept(exports: dict[str, Exported], odd_model_folder: Path, name: str) -> None:
+    text = ["very good film unheard", "bad"]
+    own, original = (AutoTokenizer.from_pretrained(folder) for folder in (exports[name].folder, odd_model_folder))
+    assert own(text, text)["input_ids"] == original(text, text)["input_ids"]
+    assert paring.load(exports[name].folder).config.id2label == {0: "blame", 1: "praise"}
+    assert (exports[name].folder / PLAN_FILE).is_file()
+
+
+@pytest.mark.parametrize("name", ["bits", "depth"])
+def test_the_card_holds_the_numbers_that_were_measured(exports: dict[str, Exported], name: str) -> None:
+    folder = exports[name].folder
+    card, numbers = ((folder / file).read_text(encoding="utf8") for file in (CARD, NUMBERS))
+    measured = json.loads(numbers)
+    base, own = measured["baseline"]["measures"], measured["exported"]["measures"]
+    rows = {
+        "accuracy, test split": ("quality", 1, ".4f"),
+        "latency, ms": ("latency_seconds", 1e3, ".2f"),
+        "stored, MB": ("size_bytes", 1e-6, ".1f"),
+        "peak memory of the process, MB": ("memory_bytes", 1e-6, ".0f"),
+    }
+    for title, (field, unit, form) in rows.items():
+        assert f"| {title} | {format(base[field] * unit, form)} | {format(own[field] * unit, form)} |" in card
+    assert measured["verdict"] == exports[name].verdict and f"It is {measured['verdict']}." in card
+    plan = Plan.from_json(json.loads((folder / PLAN_FILE).read_text(encoding="utf8"))["plan"])
+    assert f"\n{plan}\n" in card and plan == exports[name].final.plan
+    assert ("plain `AutoModel...from_pretrained` loads it too" in card) is (name == "depth")
+    assert f"kernels: {measured['exported']['profile']['kernels']}" in card
+    assert "on 60 test examples" in card
+
+
+@pytest.mark.parametrize("name", ["bits", "depth"])
+def test_measured_numbers_are_of_the_exported_files(exports: dict[str, Exported], name: str) -> None:
+    exported = exports[name]
+    measured = json.loads((exported.folder / NUMBERS).read_text(encoding="utf8"))
+    assert measured["exported"] == json.loads(json.dumps(exported.final.to_json()))
+    assert measured["baseline"] == json.loads(json.dumps(exported.baseline.to_json()))
+    files = exported.folder.glob("*.safetensors")
+    assert measured["exported"]["measures"]["size_bytes"] == sum(file.stat().st_size for file in files)
+    assert measured["exported"]["reloads_equal"] is True
+    assert measured["baseline"]["profile"]["latency"]["ratio"] == 1.0
+
+
+def test_quality_of_the_export_is_that_of_the_front(record: Record, exports: dict[str, Exported]) -> None:
+    front = {point.plan: point for point in front_of(record).members}
+    measured = json.loads((exports["bits"].folder / NUMBERS).read_text(encoding="utf8"))["exported"]
+    member = front[exports["bits"].final.plan]
+    assert measured["quality"]["value"] == member.quality.value == measured["measures"]["quality"]
+    assert tuple(measured["quality"]["outcomes"]) == member.quality.outcomes
+    assert measured["measures"]["drop"] == member.measures.drop
+
+
+@pytest.mark.parametrize("occupied", ["file inside", "is a file"])
+def test_only_a_new_or_empty_folder_is_written_to(record: Record, tmp_path: Path, occupied: str) -> None:
+    target = tmp_path / "deploy"
+    precious = target if occupied == "is a file" else target / "precious.txt"
+    precious.parent.mkdir(exist_ok=True)
+    precious.write_text("mine")
+    with pytest.raises(SettingError, match="exists and is not an empty folder; export into a new one"):
+        export(record, front_of(record).baseline.plan, target)
+    assert precious.read_text() == "mine"
+    assert {path.name for path in tmp_path.rglob("*")} == {"deploy", precious.name}
+
+
+def moved(run: Path, tmp_path: Path, **sources: str) -> Record:
+    """The record of a run whose model or data now lie elsewhere."""
+    record = Record.open(run)
+    record.settings["sources"] |= sources
+    return record
+
+
+def test_a_model_that_changed_since_the_search_is_refused(
+    run_folder: Path, odd_model_folder: Path, tmp_path: Path
+) -> None:
+    changed = Path(shutil.copytree(odd_model_folder, tmp_path / "changed"))
+    config = json.loads((changed / "config.json").read_text(encoding="utf8"))
+    (changed / "config.json").write_text(json.dumps({**config, "hidden_dropout_prob": 0.2}), encoding="utf8")
+    record = moved(run_folder, tmp_path, model=str(changed))
+    with pytest.raises(ModelError, match="the model of this run have changed since the search; restore them"):
+        export(record, front_of(record).baseline.plan, tmp_path / "deploy")
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_data_that_changed_since_the_search_are_refused(run_folder: Path, data_folder: Path, tmp_path: Path) -> None:
+    changed = Path(shutil.copytree(data_folder, tmp_path / "changed"))
+    with (changed / "test.jsonl").open("a", encoding="utf8") as file:
+        file.write('{"text": "good film", "label": 1}\n')
+    record = moved(run_folder, tmp_path, data=str(changed))
+    with pytest.raises(ModelError, match="the data of this run have changed since the search; restore them"):
+        export(record, front_of(record).baseline.plan, tmp_path / "deploy")
+    assert not (tmp_path / "deploy").exists()
+
+
+@pytest.mark.parametrize(("gone", "error"), [("model", ModelError), ("data", DataError)])
+def test_sources_that_are_gone_are_named(run_folder: Path, tmp_path: Path, gone: str, error: type[Exception]) -> None:
+    record = moved(run_folder, tmp_path, **{gone: str(tmp_path / "gone")})
+    with pytest.raises(error, match=str(tmp_path / "gone")):
+        export(record, front_of(record).baseline.plan, tmp_path / "deploy")
+
+
+def test_an_export_that_does_not_reload_equal_is_a_failure(
+    record: Record, exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unequal = [exports["depth"].baseline, replace(exports["depth"].final, reloads_equal=False)]
+    monkeypatch.setattr(export_room, "measure_whole", lambda *_, **__: unequal)
+    with pytest.raises(MeasurementError, match="does not give the logits of the one exported; it is kept"):
+        export(record, exports["depth"].final.plan, tmp_path / "deploy")
+    assert (tmp_path / "deploy" / PLAIN_WEIGHTS).is_file() and not (tmp_path / "deploy" / CARD).exists()
+
+
+def final_of(make_final: MakeFinal, low: float, ratio: float, high: float, kernels: str) -> Final:
+    final = make_final(1, bits=kernels != "float")
+    late = Latency((0.01,), ratio, low, high)
+    return replace(final, profile=replace(final.profile, latency=late, kernels=kernels))
+
+
+@pytest.mark.parametrize(
+    ("interval", "kernels", "verdict"),
+    [
+        ((0.4, 0.5, 0.8), "float", "faster than the original: 2.00 times as fast (95 % interval 1.25 to 2.50)"),
+        ((0.4, 0.5, 0.8), "int8 0/6 Linears", "faster than the original: 2.00 times as fast"),
+        ((0.8, 0.9, 1.0), "float", "NOT faster than the original: 1.11 times as fast (95 % interval 1.00 to 1.25)"),
+        ((0.8, 0.9, 1.1), "float", "; the difference is within the noise of this machine"),
+        ((1.0, 1.1, 1.2), "int8 6/6 Linears", "; the difference is within the noise of this machine"),
+        ((1.6, 2.0, 2.5), "int8 0/6 Linears", "; this machine has no integer kernel for its Linears"),
+        ((1.6, 2.0, 2.5), "int8 6/6 Linears", "; at this batch and length, quantising the inputs costs more than"),
+        ((1.6, 2.0, 2.5), "int8 6/6 Linears", "NOT faster than the original: 0.50 times as fast (95 % interval 0.40"),
+    ],
+)
+def test_the_verdict(make_final: MakeFinal, interval: tuple[float, float, float], kernels: str, verdict: str) -> None:
+    found = verdict_on(final_of(make_final, *interval, kernels))
+    assert verdict in found
+    assert found.startswith("faster" if verdict.startswith("faster") else "NOT faster than the original")
+
+
+def test_a_slower_float_model_is_not_blamed_on_integer_products(make_final: MakeFinal) -> None:
+    verdict = verdict_on(final_of(make_final, 1.6, 2.0, 2.5, "float"))
+    assert verdict.startswith("NOT faster than the original: 0.50 times as fast")
+    assert "integer" not in verdict and "quantising the inputs" not in verdict
+
+
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "noise": lambda path: path.write_bytes(b"\x00\xff" * 50),
+    "a list": lambda path: path.write_text("[1]"),
+    "a plan that is a list": lambda path: path.write_text('{"plan": [1]}'),
+}
+
+
+@pytest.mark.parametrize("name", ["bits", "depth"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", [PLAN_FILE, "config.json", "weights"])
+def test_a_damaged_export_is_refused(
+    exports: dict[str, Exported], tmp_path: Path, name: str, damage: str, file: str
+) -> None:
+    folder = Path(shutil.copytree(exports[name].folder, tmp_path / "deploy"))
+    weights = {"bits": PACKED_WEIGHTS, "depth": PLAIN_WEIGHTS}[name]
+    DAMAGES[damage](folder / (weights if file == "weights" else file))
+    with pytest.raises(ModelError):
+        paring.load(folder)
+
+
+def test_a_plan_that_is_not_that_of_the_weights_is_refused(exports: dict[str, Exported], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(exports["bits"].folder, tmp_path / "deploy"))
+    plan = json.loads((folder / PLAN_FILE).read_text(encoding="utf8"))
+    plan["plan"]["outside"] = {}
+    (folder / PLAN_FILE).write_text(json.dumps(plan), encoding="utf8")
+    with pytest.raises(ModelError, match=f"does not hold the model of its {PLAN_FILE}"):
+        paring.load(folder)
+
+
+def test_a_folder_that_is_missing_or_was_not_exported(tmp_path: Path, odd_model_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"there is no folder '.*nowhere'; give one that `paring pick RUN --export"):
+        paring.load(tmp_path / "nowhere")
+    with pytest.raises(ModelError, match="is not a folder that paring exported"):
+        paring.load(odd_model_folder)

@@ -1,0 +1,145 @@
+from collections.abc import Callable
+
+import pytest
+
+from paring.api import Study
+from paring.errors import BudgetError, SettingError
+from paring.reports.front import Front, Point
+from paring.reports.pick import DEFAULT_LIMITS, pick_from
+from paring.search.objectives import Limits
+from paring.search.study import Final, Record
+
+MakePoint = Callable[..., Point]
+MakeFront = Callable[..., Front]
+MakeFinal = Callable[..., Final]
+MakeRecord = Callable[..., Record]
+
+
+@pytest.fixture
+def front(make_point: MakePoint, make_front: MakeFront) -> Front:
+    """20 ms at 0.9, 16 ms at 0.895, 10 ms at 0.87 and 4 ms at 0.7; the smallest is not the fastest."""
+    return make_front(
+        make_point(),
+        make_point(),
+        make_point(0, quality=0.895, ratio=0.8, memory=190_000_000, size=90_000_000),
+        make_point(1, quality=0.87, ratio=0.5, memory=150_000_000, size=30_000_000),
+        make_point(2, quality=0.7, ratio=0.2, memory=140_000_000, size=70_000_000),
+    )
+
+
+@pytest.mark.parametrize(
+    ("limits", "dropped", "runners_up"),
+    [
+        (Limits(max_drop=0.5), (2,), [(1,), (0,)]),
+        (Limits(max_drop=0.05), (1,), [(0,), ()]),
+        (Limits(max_drop=0.0), (), []),
+        (Limits(min_quality=0.89), (0,), [()]),
+        (Limits(min_quality=0.89, latency_seconds=0.017), (0,), []),
+        (Limits(latency_seconds=0.017), (0,), [(1,), (2,)]),
+        (Limits(latency_seconds=0.005), (2,), []),
+        (Limits(memory_bytes=160e6), (1,), [(2,)]),
+        (Limits(size_bytes=75e6), (1,), [(2,)]),
+        (Limits(max_drop=0.5, size_bytes=40e6), (1,), []),
+        (None, (0,), [()]),
+        (Limits(), (0,), [()]),
+    ],
+)
+def test_cheapest_if_quality_is_bounded_else_best(
+    front: Front, limits: Limits | None, dropped: tuple[int, ...], runners_up: list[tuple[int, ...]]
+) -> None:
+    pick = pick_from(front, limits)
+    assert pick.point.plan.stacks[0].dropped == dropped
+    assert [point.plan.stacks[0].dropped for point in pick.runners_up] == runners_up
+
+
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [
+        (None, "the fastest of 2 of 4 candidates that keep drop=0.01, on the test split"),
+        (Limits(max_drop=0.5, size_bytes=75e6), "the fastest of 2 of 4 candidates that keep size_mb=75, drop=0.5, "),
+        (Limits(latency_seconds=0.017), "the best accuracy of 3 of 4 candidates that keep latency_ms=17, "),
+    ],
+)
+def test_the_reason_says_what_was_compared(front: Front, limits: Limits | None, reason: str) -> None:
+    pick = pick_from(front, limits)
+    assert pick.reason.startswith(reason)
+    assert pick.limits == (limits or DEFAULT_LIMITS)
+
+
+def test_of_equal_cost_the_better_and_of_equal_quality_the_faster(make_point: MakePoint, make_front: MakeFront) -> None:
+    better, worse = make_point(1, quality=0.895, ratio=0.5), make_point(2, quality=0.892, ratio=0.5)
+    faster = make_point(3, quality=0.895, ratio=0.4)
+    assert pick_from(make_front(make_point(), worse, better)).point == better
+    assert pick_from(make_front(make_point(), better, faster), Limits(latency_seconds=0.015)).point == faster
+
+
+def test_the_baseline_is_a_candidate_even_off_the_front(make_point: MakePoint, make_front: MakeFront) -> None:
+    base = make_point()
+    pick = pick_from(make_front(base, make_point(1, quality=0.7, ratio=0.5)))
+    assert (pick.point, pick.runners_up) == (base, ())
+
+
+def test_size_counts_where_latency_was_not_measured(make_point: MakePoint, make_front: MakeFront) -> None:
+    base = make_point(ratio=None)
+    light = make_point(1, quality=0.895, ratio=None, size=10_000_000)
+    lean = make_point(2, quality=0.898, ratio=None, size=60_000_000)
+    front = make_front(base, lean, light, objectives=("quality", "size"))
+    pick = pick_from(front)
+    assert (pick.point, pick.runners_up) == (light, (lean, base))
+    assert pick.reason.startswith("the smallest of 3 of 3 candidates")
+    with pytest.raises(SettingError, match="latency was not measured"):
+        pick_from(front, Limits(latency_seconds=0.01))
+
+
+@pytest.mark.parametrize(
+    ("limits", "named"),
+    [
+        (Limits(latency_seconds=0.001), "latency_ms=4"),
+        (Limits(memory_bytes=1e6), "memory_mb=140"),
+        (Limits(size_bytes=1e6), "size_mb=30"),
+        (Limits(min_quality=0.99), "quality=0.9"),
+        (Limits(latency_seconds=0.001, min_quality=0.91), "latency_ms=4, quality=0.9"),
+    ],
+)
+def test_what_cannot_be_kept_names_the_tightest_that_can(front: Front, limits: Limits, named: str) -> None:
+    with pytest.raises(BudgetError) as refused:
+        pick_from(front, limits)
+    assert f"no member of the front keeps {limits}; " in str(refused.value)
+    assert f"each limit taken alone, is: {named}. Relax" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "numbers"),
+    [
+        (Limits(latency_seconds=1e-6), {"ratio": 1.2345612 / 20}),
+        (Limits(size_bytes=1e3), {"size": 12_345_612}),
+        (Limits(memory_bytes=1e3), {"memory": 123_456_123}),
+        (Limits(min_quality=0.99), {"quality": 2 / 3}),
+    ],
+)
+def test_the_limit_that_is_named_can_be_kept(
+    make_point: MakePoint, make_front: MakeFront, limits: Limits, numbers: dict[str, float]
+) -> None:
+    member = make_point(1, noise=0.001, **numbers)
+    front = make_front(make_point(quality=0.5) if limits.min_quality else make_point(), member)
+    with pytest.raises(BudgetError) as refused:
+        pick_from(front, limits)
+    named = str(refused.value).split(" is: ")[1].split(". Relax")[0]
+    assert pick_from(front, Limits.parse([named])).point == member
+
+
+def test_no_pick_breaks_the_budget_of_its_search(make_record: MakeRecord, make_final: MakeFinal) -> None:
+    budget = Limits(latency_seconds=0.015)
+    record = make_record(make_final(), make_final(1, quality=0.7, ratio=0.5), limits=budget)
+    with pytest.raises(BudgetError):
+        Study(record.folder).pick()
+
+
+def test_no_pick_breaks_the_budget_where_it_was_measured_whole(make_record: MakeRecord, make_final: MakeFinal) -> None:
+    budget = Limits(latency_seconds=0.015)
+    searched = (make_final(), make_final(1, ratio=0.74), make_final(2, quality=0.85, ratio=0.6))
+    finals = (make_final(), make_final(1, ratio=0.77), make_final(2, quality=0.85, ratio=0.6))
+    study = Study(make_record(*searched, finals=finals, limits=budget).folder)
+    assert study.pick(drop=0.1).point.plan == finals[2].plan
+    with pytest.raises(BudgetError):
+        study.pick(drop=0.01)
