@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from ..errors import StorageError
 
 
@@ -54,14 +56,15 @@ def writing(folder: Path) -> Iterator[None]:
     """Turns what the system says of a full or refusing disk into one clear error.
 
     Raises:
-        StorageError: for any OSError inside.
+        StorageError: for any error of writing inside.
     """
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = "free some space" if full else "make it writable"
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        fix = "free some space" if full or "No space" in reason else "make it writable"
         raise StorageError(
-            f"cannot write to {folder}: {error.strerror or error}; {fix} and run the same command again: "
+            f"cannot write to {folder}: {reason}; {fix} and run the same command again: "
             "every trial already judged is kept."
         ) from error

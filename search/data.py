@@ -1,16 +1,16 @@
 """Evaluation data: read from files or the hub, and split so that what chose a model never judges it."""
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import DataError, SettingError
+from ..errors import DataError
 from ..spaces.workbench import Inputs
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".csv.gz", ".parquet")
@@ -76,10 +76,12 @@ class Tables:
     @property
     def content_hash(self) -> str:
         """12 hexadecimal digits of all rows that are searched, tested or calibrated on."""
-        digest = hashlib.sha256()
-        for table in (self.search, self.test, self.calibration):
-            digest.update(pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes())
-        return digest.hexdigest()[:12]
+        return _content_hash(self.search, self.test, self.calibration)
+
+    @property
+    def train_hash(self) -> str:
+        """The same of the rows that a scorer may train on."""
+        return "" if self.train is None else _content_hash(self.train)
 
 
 def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int | None = None) -> Tables:
@@ -99,16 +101,14 @@ def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int |
     Raises:
         DataError: if there are no such data, a column is missing, or a part would be empty.
     """
-    tables = {
-        split: table.dropna(subset=[label]) if label in table else table for split, table in _read(source).items()
-    }
+    tables = {split: _labelled(table, label) for split, table in _read(source).items()}
     if "validation" not in tables:
         raise DataError(
             f"{source!r} has no validation split, only {', '.join(tables) or 'nothing'}; searching needs one."
         )
     for split, table in tables.items():
         _check(table, f"{split} of {source!r}", (*columns, label))
-    if "test" in tables and (tables["test"].empty or _is_unlabelled(tables["test"][label])):
+    if "test" in tables and (label not in tables["test"] or tables["test"].empty):
         del tables["test"]
     search, origin = tables["validation"], {"search": "validation", "test": "test", "calibration": "train"}
     train = tables.get("train")
@@ -129,6 +129,13 @@ def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int |
         search, test = _by_hash(search, columns).head(limit), _by_hash(test, columns).head(limit)
     search, test, calibration = (table.reset_index(drop=True) for table in (search, test, calibration))
     return Tables(search, test, calibration, train, origin)
+
+
+def _content_hash(*tables: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for table in tables:
+        digest.update(pd.util.hash_pandas_object(table.astype(str), index=False).to_numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _read(source: str) -> dict[str, pd.DataFrame]:
@@ -155,11 +162,14 @@ def _read_file(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} is of no known kind; the legal endings are: {', '.join(SUFFIXES)}.")
     try:
         if path.name.endswith((".jsonl", ".jsonl.gz")):
-            return pd.read_json(path, lines=True)
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+            return pd.read_json(path, lines=True, dtype=False)
+        # A text such as "NA" or "007" is a text: nothing is guessed from what a column looks like.
+        return (
+            pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, dtype=str, keep_default_na=False)
+        )
     except pd.errors.EmptyDataError as error:
         raise DataError(f"{path} is empty.") from error
-    except (ValueError, OSError, EOFError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
 
 
@@ -187,9 +197,18 @@ def _check(table: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
         )
 
 
-def _is_unlabelled(labels: "pd.Series[Any]") -> bool:
-    """GLUE publishes test sets with -1 for every label."""
-    return bool((labels.astype(str) == "-1").all())
+def _labelled(table: pd.DataFrame, label: str) -> pd.DataFrame:
+    """The rows that have a label; none of them where all are -1, as in the test sets that GLUE publishes."""
+    if label not in table.columns:
+        return table
+    texts = table[label].astype(str).str.strip()
+    given = table[label].notna() & (texts != "")
+    numbers = pd.to_numeric(texts[given], errors="coerce")
+    if (numbers == -1).all():
+        return table.head(0)
+    # Numbers are numbers in every kind of file; CSV has but texts.
+    labels = numbers if numbers.notna().all() else table.loc[given, label]
+    return table[given].assign(**{label: labels})
 
 
 def _hashes(table: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[float]":
@@ -210,13 +229,3 @@ def _cut(table: pd.DataFrame, columns: Sequence[str], share: float, purpose: str
     salted = table.assign(**{"\x1fpurpose": purpose})
     chosen = _hashes(salted, (*columns, "\x1fpurpose")) < share
     return table[chosen], table[~chosen]
-
-
-def check_limit(limit: int | None) -> None:
-    """Refuses a limit that leaves nothing.
-
-    Raises:
-        SettingError: if it is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise SettingError(f"the limit of examples must be at least 1, got {limit}.")

@@ -24,7 +24,7 @@ from .judge import Judge
 from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
-from .study import Record, State, Trial, database_errors
+from .study import DATABASE_ERRORS, Record, State, Trial, database_errors
 from .workbench import LocalWorkbench, load_tokenizer
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
@@ -49,7 +49,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     record = Record.create(settings.out, described, len(settings.objectives), seeded)
     machine = described["identity"]["machine"]
     with record.locked(), database_errors(record.folder):
-        record.close_interrupted()
+        record.begin(described)
         with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
             judge = Judge(
                 bench,
@@ -79,7 +79,7 @@ def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkben
     task = settings.task
     model = artefact.load_original(settings.model)
     settings.workload.inputs(model.config)
-    tables = read_tables(task.data, (task.text,), task.label, limit=task.limit)
+    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit)
     bench = LocalWorkbench(
         model,
         load_tokenizer(settings.model),
@@ -101,7 +101,16 @@ class _Loop:
 
     def __init__(self, settings: Settings, space: Space, bench: LocalWorkbench, record: Record, judge: Judge) -> None:
         self._settings, self._space, self._bench, self._record, self._judge = settings, space, bench, record, judge
-        self._known = {trial.plan.fingerprint: trial for trial in record.trials() if trial.plan is not None}
+        self._known = {
+            trial.plan.fingerprint: trial
+            for trial in record.trials()
+            if trial.plan is not None and trial.state != State.INTERRUPTED
+        }
+        identity = bench.anatomy.identity().fingerprint
+        if identity in self._known and self._known[identity].measures is None:
+            # Without its baseline a search cannot go on, so that one is tried again whatever it failed of.
+            del self._known[identity]
+            record.study.enqueue_trial(space.identity())
         # The random numbers of a search that goes on must not be those it began with.
         begun = record.begun
         record.study.sampler = sampler(settings.sampler, seed=settings.seed + begun)
@@ -142,8 +151,9 @@ class _Loop:
             self._keep(trial, self._judge.judge(trial.number, plan))
         except KeyboardInterrupt:
             self._record.tell_failed(trial, State.INTERRUPTED, "interrupted by the user", plan)
+            self._record.study.enqueue_trial(choice)
             raise
-        except (StorageError, UserError):
+        except (StorageError, UserError, *DATABASE_ERRORS):
             raise
         except (MemoryError, torch.cuda.OutOfMemoryError) as error:
             self._fail(trial, State.OUT_OF_MEMORY, error, plan)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..errors import MeasurementError
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
@@ -132,9 +133,11 @@ def request(executable: Executable, inputs: Inputs) -> Callable[[], object]:
 @contextmanager
 def saved(bench: LocalWorkbench, plan: Plan) -> Iterator[Path]:
     """A folder that holds the exported model of a plan for as long as the context lasts."""
-    with writing(Path(tempfile.gettempdir())), tempfile.TemporaryDirectory(prefix="paring-") as place:
+    compressed = bench.build(plan)
+    with tempfile.TemporaryDirectory(prefix="paring-") as place:
         folder = Path(place)
-        artefact.save(bench.build(plan), plan, folder, original=bench.model.config)
+        with writing(folder.parent):
+            artefact.save(compressed, plan, folder, original=bench.model.config)
         yield folder
 
 
@@ -149,9 +152,12 @@ def _reload(
     tell(f"exporting and reloading {plan}")
     with saved(bench, plan) if exported is None else nullcontext(exported) as folder:
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        memory = None if meter is None else meter.measure(folder)
-        reloaded, _ = artefact.load(folder)
-    executable = bench.executable(reloaded)
+        try:
+            memory = None if meter is None else meter.measure(folder)
+            reloaded, _ = artefact.load(folder)
+            executable = bench.executable(reloaded)
+        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            raise MeasurementError(f"memory ran out while {plan} was measured whole; all trials are kept.") from error
     inputs = bench.search.batch(range(min(_COMPARED_EXAMPLES, len(bench.search))))
     equal = torch.equal(executable(inputs), bench.executable(bench.build(plan))(inputs))
     return _Reloaded(plan, executable, stored, memory, equal)

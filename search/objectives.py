@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from math import isfinite
 from typing import Any, Self
 
@@ -144,8 +145,14 @@ class Limits:
         }
 
     def __str__(self) -> str:
-        names = {field: (name, unit) for name, (field, unit) in _LIMITS.items()}
-        return ", ".join(f"{names[field][0]}={value / names[field][1]:g}" for field, value in self.to_json().items())
+        texts = []
+        for name, (field, unit) in _LIMITS.items():
+            value = getattr(self, field)
+            if value is not None:
+                texts.append(
+                    f"{name}={_loosely(value / unit, ROUND_FLOOR if field == 'min_quality' else ROUND_CEILING)}"
+                )
+        return ", ".join(texts)
 
 
 def check_objectives(names: Iterable[str]) -> tuple[str, ...]:
@@ -165,6 +172,12 @@ def check_objectives(names: Iterable[str]) -> tuple[str, ...]:
 
 def _bounded(objective: str) -> str:
     return {"latency": "latency_seconds", "memory": "memory_bytes"}[objective]
+
+
+def _loosely(value: float, rounding: str) -> str:
+    """Six digits, rounded so that what kept the limit still keeps it as printed."""
+    exact = Decimal(f"{value:.12g}")
+    return f"{Context(prec=6, rounding=rounding).create_decimal(exact).normalize():f}"
 
 
 def _number(name: str, text: str) -> float:

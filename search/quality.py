@@ -109,6 +109,9 @@ def difference(score: Score, labels: np.ndarray, one: Sequence[float], other: Se
 
 
 def _interval(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float, float]:
+    if len(samples[0]) < 2:
+        value = statistic(*samples)
+        return value, value
     found = bootstrap(
         samples,
         statistic,

@@ -9,7 +9,7 @@ from typing import Any, Self
 from ..errors import SettingError
 from ..profilers.machine import Machine
 from ..profilers.workload import Workload
-from ..spaces import artefact
+from ..spaces import artefact, axes
 from .data import Tables
 from .objectives import Limits, check_objectives
 from .samplers import sampler
@@ -55,6 +55,7 @@ class Settings:
     greedy: Greedy = field(default_factory=Greedy)
 
     def __post_init__(self) -> None:
+        axes.ordered(self.axes)
         check_objectives(self.objectives)
         if self.trials is None and self.minutes is None:
             raise SettingError("a search needs an end: give trials, minutes or both.")
@@ -110,6 +111,7 @@ class Settings:
         identity: Mapping[str, Any] = {
             "model": artefact.weights_hash(self.model),
             "data": tables.content_hash,
+            "train": tables.train_hash if self.greedy.scorer == "fine_tune" else "",
             "task": {**task, "metric": metric},
             "device": machine.device,
             "runtime": self.runtime,

@@ -21,6 +21,9 @@ from ..spaces.plan import Plan
 from .objectives import Limits, Measures
 from .quality import Difference, Quality
 
+# What a database raises when the disk is full, or refuses, or the file is damaged.
+DATABASE_ERRORS = (DatabaseError, optuna.exceptions.StorageInternalError)
+
 STUDY_NAME = "paring"
 DATABASE = "study.db"
 _SETTINGS = "settings"
@@ -151,9 +154,10 @@ class Record:
                 load_if_exists=True,
             )
             known = study.user_attrs.get(_SETTINGS)
-            if known is not None:
+            if known is None:
+                study.set_user_attr(_SETTINGS, dict(settings))
+            else:
                 _refuse_another(folder, known["identity"], json.loads(json.dumps(settings["identity"])))
-            study.set_user_attr(_SETTINGS, dict(settings))
         return cls(folder, study)
 
     @classmethod
@@ -243,8 +247,16 @@ class Record:
         for name, value in fresh.items():
             self._study.set_user_attr(name, value)
 
-    def close_interrupted(self) -> None:
-        """Marks the trials that a kill left open, and queues each choice once more: it may have been what killed."""
+    def begin(self, settings: Mapping[str, Any]) -> None:
+        """Begins to search, or to search on; call it while the folder is locked.
+
+        Trials that a kill left open are closed, and each choice is queued once more: it may have been what killed.
+
+        Args:
+            settings: what is asked now; "sources" and "effort" may differ from what was asked before.
+        """
+        self._study.set_user_attr(_SETTINGS, dict(settings))
+        self.settings = dict(settings)
         trials = self._study.get_trials(deepcopy=False)
         stopped = [frozen.params for frozen in trials if frozen.state == TrialState.FAIL and _was_stopped(frozen)]
         for frozen in trials:
@@ -298,12 +310,15 @@ def database_errors(folder: Path) -> Iterator[None]:
     """Turns what the database says of a full or refusing disk into one clear error.
 
     Raises:
-        StorageError: for any database error inside.
+        RunError: if the database is damaged.
+        StorageError: for any other database error inside.
     """
     try:
         yield
-    except (DatabaseError, optuna.exceptions.StorageInternalError) as error:
+    except DATABASE_ERRORS as error:
         cause = error.__cause__ or error
+        if any(sign in str(error) + str(cause) for sign in ("not a database", "malformed")):
+            raise RunError(f"the run in {folder} is damaged: {str(cause).splitlines()[0]}") from error
         raise StorageError(
             f"cannot write the study in {folder}: {str(cause).splitlines()[0]}. Free some space or make it writable, "
             "and run the same command again: every trial already judged is kept."

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..profilers.devices import Device
 from ..profilers.runtimes import Executable, Runtime
 from ..spaces import axes
@@ -94,7 +94,9 @@ class LocalWorkbench:
         self.search, self.test = encode("search", tables.search), encode("test", tables.test)
         self._calibration = encode("calibration", tables.calibration)
         self._train = None
-        if greedy.scorer == "fine_tune" and tables.train is not None:
+        if greedy.scorer == "fine_tune":
+            if tables.train is None:
+                raise DataError("the fine_tune scorer needs a train split, and the data have none; use training_free.")
             self._train = encode("train", tables.train)
 
     def build(self, plan: Plan) -> PreTrainedModel:
@@ -189,8 +191,7 @@ class LocalWorkbench:
 
     def _fine_tune(self, candidate: Plan, name: str) -> float:
         """Trains the candidate from the original's weights and keeps what was trained."""
-        if self._train is None:
-            raise ModelError("the fine_tune scorer needs a train split, and the data have none; use training_free.")
+        assert self._train is not None
         whole = copy.deepcopy(self.model)
         # `build` shares parameters, so training the shorter model trains these layers of the whole one.
         shorter = build(whole, candidate, materials={})

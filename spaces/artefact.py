@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -43,11 +44,12 @@ def load_original(source: str) -> PreTrainedModel:
     config = load_config(source)
     try:
         with without_bars():
-            model, report = _class_of(config, source).from_pretrained(
+            loaded: Any = _class_of(config, source).from_pretrained(
                 _place(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"the weights of {source!r} do not load: {_first_line(error)}") from error
+    model, report = loaded
     missing = sorted(report["missing_keys"])
     if missing:
         raise ModelError(f"the weights of {source!r} do not load: they lack {', '.join(missing[:5])}.")

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,10 +53,37 @@ def test_the_texts_are_paragraphs_of_a_bounded_length(rows: dict[str, list[dict[
     assert all(text == " ".join(text.split()) for text in texts)
 
 
-def test_the_data_are_the_same_every_time(task: Task, tmp_path: Path) -> None:
-    demo.make_data(tmp_path)
+def test_the_data_are_the_same_in_every_process(task: Task, tmp_path: Path) -> None:
+    script = "import sys; from pathlib import Path; from paring.demo import make_data; make_data(Path(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", script, tmp_path], check=True, timeout=120)
     for split in SPLITS:
         assert (tmp_path / f"{split}.jsonl").read_bytes() == (Path(task.data) / f"{split}.jsonl").read_bytes()
+
+
+def test_only_the_commonest_packages_count_and_a_shared_text_has_one_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    for number in range(10):
+        own = [f"Paragraph {n} that is found in package {number} only." for n in range(20 + number)]
+        shared = [f"Paragraph {n} that is found in every package alike." for n in range(20)]
+        body = "\n\n".join([*own, *shared, "Too short."])
+        (library / f"p{number}" / "tests").mkdir(parents=True)
+        (library / f"p{number}" / "code.py").write_text(f'def f():\n    """{body}"""\n')
+        (library / f"p{number}" / "tests" / "code.py").write_text(f'"""Not to be read: {"x" * 50}"""')
+        (library / f"p{number}" / "broken.py").write_text("def (")
+    (library / "top.py").write_text(f'"""Not to be read: {"x" * 50}"""')
+    monkeypatch.setattr(demo.sysconfig, "get_paths", lambda: {"stdlib": str(library)})
+    demo.make_data(tmp_path / "data")
+    found: dict[str, list[dict[str, str]]] = {
+        split: [json.loads(line) for line in (tmp_path / "data" / f"{split}.jsonl").read_text().splitlines()]
+        for split in SPLITS
+    }
+    rows = [row for split in SPLITS for row in found[split]]
+    assert len(rows) == sum(40 + number for number in range(2, 10))
+    assert {row["label"] for row in rows} == {f"p{number}" for number in range(2, 10)}
+    texts = [{row["text"] for row in found[split]} for split in SPLITS]
+    assert sum(map(len, texts)) == len(set.union(*texts))
 
 
 def test_a_python_without_sources_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

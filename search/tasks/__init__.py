@@ -12,6 +12,8 @@ from ...profilers.runtimes import Executable
 from ...spaces import plugins
 from ..data import Examples
 
+_DEFAULT_TEXT2 = "text2"
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -32,7 +34,7 @@ class Task:
     data: str
     metric: str | None = None
     text: str = "text"
-    text2: str = "text2"
+    text2: str = _DEFAULT_TEXT2
     label: str = "label"
     max_tokens: int = 128
     limit: int | None = None
@@ -42,6 +44,11 @@ class Task:
         for setting, value in (("max_tokens", self.max_tokens), ("limit", self.limit)):
             if value is not None and value < 1:
                 raise SettingError(f"{setting} of a task must be at least 1, got {value}.")
+
+    @property
+    def required_columns(self) -> tuple[str, ...]:
+        """Text columns the data must have: a second one only where the user named it."""
+        return (self.text,) if self.text2 == _DEFAULT_TEXT2 else (self.text, self.text2)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -15,7 +15,7 @@ from ...profilers.runtimes import Executable
 from ..data import Examples
 from . import Task
 
-CLASS_METRICS = ("accuracy", "f1", "matthews")
+CLASS_METRICS = ("accuracy", "f1", "f1_macro", "matthews")
 SCORE_METRICS = ("spearman", "pearson")
 
 
@@ -23,7 +23,10 @@ class Classification:
     """Models with a sequence-classification head: classes, or one score where the head has one output."""
 
     def metric(self, task: Task, model: PreTrainedModel) -> str:
-        """Accuracy for classes and Spearman's correlation for scores, unless the task names another."""
+        """Accuracy for classes and Spearman's correlation for scores, unless the task names another.
+
+        F1 is that of class 1 where there are two classes, and the mean over the classes (macro) where there are more.
+        """
         if not type(model).__name__.endswith("ForSequenceClassification"):
             raise ModelError(f"classification needs a ...ForSequenceClassification model, got {type(model).__name__}.")
         if model.config.problem_type == "multi_label_classification":
@@ -31,6 +34,8 @@ class Classification:
         legal = SCORE_METRICS if _gives_scores(model) else CLASS_METRICS
         if task.metric is not None and task.metric not in legal:
             raise SettingError.unknown("metric", task.metric, legal)
+        if task.metric == "f1" and model.config.num_labels != 2:
+            return "f1_macro"
         return task.metric or legal[0]
 
     def encode(
@@ -61,8 +66,8 @@ class Classification:
         """The metric; a correlation with answers that are all the same is undefined and counts as 0."""
         if metric == "accuracy":
             return float(accuracy_score(labels, outcomes))
-        if metric == "f1":
-            average = "binary" if {*labels, *outcomes} <= {0.0, 1.0} else "macro"
+        if metric in ("f1", "f1_macro"):
+            average = "binary" if metric == "f1" else "macro"
             return float(f1_score(labels, outcomes, average=average, zero_division=0.0))
         if metric == "matthews":
             return float(matthews_corrcoef(labels, outcomes))
@@ -85,16 +90,26 @@ def _labels(column: "pd.Series[Any]", split: str, model: PreTrainedModel) -> np.
             raise DataError(
                 f"the model gives a score, so labels must be numbers; the {split} split has: {error}."
             ) from error
-    known = {str(name): number for name, number in (model.config.label2id or {}).items()}
-    known |= {str(number): number for number in range(int(model.config.num_labels or 0))}
-    texts = column.map(lambda label: str(int(label)) if isinstance(label, float) and label.is_integer() else str(label))
-    unknown = sorted(set(texts) - set(known))
-    if unknown:
+    names = {str(name): int(number) for name, number in (model.config.label2id or {}).items()}
+    numbers = {str(number): number for number in range(int(model.config.num_labels or 0))}
+    texts = [_plainly(label) for label in column]
+    # A name may look like a number and then means the class it names, so the two are mixed only where they agree.
+    agree = all(numbers.get(name, number) == number for name, number in names.items())
+    readings: list[dict[str, int]] = [names, numbers, {**numbers, **names} if agree else names]
+    known = next((reading for reading in readings if set(texts) <= set(reading)), None)
+    if known is None:
+        unknown = sorted(set(texts) - set(names) - set(numbers)) or sorted(set(texts))
         raise DataError(
             f"the {split} split has labels the model does not know: {', '.join(unknown[:5])}; "
-            f"it knows: {', '.join(sorted(known)[:20])}."
+            f"it knows: {', '.join(sorted({*names, *numbers})[:20])}."
         )
-    return texts.map(known).to_numpy(dtype=float)
+    return np.array([known[text] for text in texts], dtype=float)
+
+
+def _plainly(label: object) -> str:
+    """A label as text; whole numbers without a point, however the file wrote them."""
+    text = str(label).strip()
+    return text.removesuffix(".0") if text.removesuffix(".0").lstrip("-").isdigit() else text
 
 
 plugin = Classification()

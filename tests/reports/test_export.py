@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,11 @@ def test_the_card_holds_the_numbers_that_were_measured(exports: dict[str, Export
     assert ("plain `AutoModel...from_pretrained` loads it too" in card) is (name == "depth")
     assert f"kernels: {measured['exported']['profile']['kernels']}" in card
     assert "on 60 test examples" in card
+
+
+@pytest.mark.parametrize("name", ["bits", "depth"])
+def test_no_number_of_the_card_is_a_negative_zero(exports: dict[str, Exported], name: str) -> None:
+    assert not re.search(r"-0\.0+(?!\d)", (exports[name].folder / CARD).read_text(encoding="utf8"))
 
 
 @pytest.mark.parametrize("name", ["bits", "depth"])

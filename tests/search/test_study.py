@@ -11,6 +11,7 @@ from paring.errors import RunError, StorageError
 from paring.profilers.memory import Memory
 from paring.profilers.profile import Profile
 from paring.profilers.timing import Latency
+from paring.search.finals import measures_of
 from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
 from paring.search.study import DATABASE, Final, Record, State, Trial, database_errors
@@ -81,15 +82,22 @@ def test_repeats_are_counted_but_not_listed(tmp_path: Path) -> None:
 
 def test_best_is_within_the_limits_and_not_beaten(tmp_path: Path) -> None:
     record = create(tmp_path)
-    limits = Limits(latency_seconds=0.02)
-    slow = judged(record, 0, measures=replace(MEASURES, quality=1.0, latency_seconds=0.03), limits=limits)
+    limits = Limits(size_bytes=200_000)
+    too_big = judged(record, 0, measures=Measures(1.0, 0.0, 0.0001, 1e8, 300_000.0), limits=limits)
     good = judged(record, 1, limits=limits)
     judged(record, 2, measures=replace(MEASURES, memory_bytes=4e8), limits=limits)
     equal = judged(record, 3, limits=limits)
     quick = judged(record, 0, 1, measures=replace(MEASURES, quality=0.5, latency_seconds=0.001), limits=limits)
     assert Record.open(tmp_path).best() == [good, equal, quick]
-    assert Record.open(tmp_path).trials()[0] == slow
-    assert slow.state == State.INFEASIBLE
+    assert Record.open(tmp_path).trials()[0] == too_big
+    assert too_big.state == State.INFEASIBLE
+
+
+def test_measures_are_those_of_quality_and_profile() -> None:
+    found = measures_of(0.7, 0.9, PROFILE, 0.01)
+    assert found == Measures(0.7, pytest.approx(0.2), LATENCY.ratio * 0.01, 300_000_001.0, 123_456.0)
+    lean = replace(PROFILE, latency=None, memory=None)
+    assert measures_of(0.9, 0.7, lean, None) == Measures(0.9, pytest.approx(-0.2), None, None, 123_456.0)
 
 
 def test_finals_come_back_equal_and_the_last_front_counts(tmp_path: Path) -> None:
@@ -113,19 +121,20 @@ def test_a_killed_trial_is_closed_and_tried_once_more(tmp_path: Path) -> None:
     first = judged(record, 1)
     record.study.ask().suggest_int("depth", 2, 2)
     again = create(tmp_path)
-    again.close_interrupted()
+    again.begin(SETTINGS)
     assert again.trials() == [first, Trial(1, State.INTERRUPTED, None, "the process was stopped while this trial ran")]
     retried = again.study.ask()
     assert (retried.number, retried.suggest_int("depth", 0, 9)) == (2, 2)
     last = create(tmp_path)
-    last.close_interrupted()
+    last.begin(SETTINGS)
     assert [trial.state for trial in last.trials()] == [State.JUDGED, State.INTERRUPTED, State.INTERRUPTED]
     assert not last.study.get_trials(states=[TrialState.WAITING, TrialState.RUNNING])
 
 
 def test_a_run_goes_on_only_with_the_same_search(tmp_path: Path) -> None:
     create(tmp_path)
-    create(tmp_path, {**SETTINGS, "effort": {"trials": 9}})
+    longer = {**SETTINGS, "effort": {"trials": 9}}
+    create(tmp_path, longer).begin(longer)
     assert Record.open(tmp_path).settings["effort"] == {"trials": 9}
     other = {"seed": 1, "task": {"metric": "f1"}}
     with pytest.raises(RunError, match=r"\(seed was 0, now 1; task\.metric was accuracy, now f1\).*another --out"):

@@ -109,7 +109,11 @@ def test_task_refuses_numbers_below_one(setting: str) -> None:
 
 @pytest.mark.parametrize(
     ("labels", "metric", "legal"),
-    [(2, "spearman", "accuracy, f1, matthews"), (1, "accuracy", "pearson, spearman"), (2, "acuracy", "accuracy")],
+    [
+        (2, "spearman", "accuracy, f1, f1_macro, matthews"),
+        (1, "accuracy", "pearson, spearman"),
+        (2, "acuracy", "accuracy"),
+    ],
 )
 def test_metrics_that_do_not_fit_the_model(make_model: MakeModel, labels: int, metric: str, legal: str) -> None:
     with pytest.raises(SettingError, match=f"unknown metric '{metric}'; the legal values are: {legal}"):
@@ -234,8 +238,9 @@ def test_class_metrics_against_their_formulas(seed: int, classes: int) -> None:
     outcomes = np.where(draw.random(60) < 0.6, labels, draw.integers(0, classes, 60))
     assert KIND.score("accuracy", labels, outcomes) == pytest.approx((labels == outcomes).sum() / 60)
     assert KIND.score("matthews", labels, outcomes) == pytest.approx(matthews(labels, outcomes))
-    expected = f1(labels, outcomes, 1.0) if classes == 2 else macro_f1(labels, outcomes)
-    assert KIND.score("f1", labels, outcomes) == pytest.approx(expected)
+    assert KIND.score("f1_macro", labels, outcomes) == pytest.approx(macro_f1(labels, outcomes))
+    if classes == 2:
+        assert KIND.score("f1", labels, outcomes) == pytest.approx(f1(labels, outcomes, 1.0))
 
 
 @pytest.mark.parametrize("seed", range(5))
