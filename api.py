@@ -64,7 +64,7 @@ class Study:
             BudgetError: if no member keeps the limits; the message names the tightest that can be kept.
         """
         if bounds:
-            limits = Limits.parse(f"{name}={value}" for name, value in bounds.items())
+            limits = (limits or Limits()).and_also(Limits.parse(f"{name}={value}" for name, value in bounds.items()))
         return pick_from(self.whole_front, limits)
 
     def export(self, pick: Pick, folder: str | Path, progress: Progress | None = None) -> Exported:
@@ -152,12 +152,13 @@ def load(folder: str | Path, *, device: str = "cpu", threads: int | None = None)
 
     Raises:
         ModelError: if the folder was not written by paring, or is damaged.
+        SettingError: if there is no such device, or threads is below 1.
     """
     if not Path(folder).is_dir():
         raise ModelError(f"there is no folder {str(folder)!r}; give one that `paring pick RUN --export DIR` wrote.")
     model, _ = artefact.load(Path(folder))
-    threads = threads or Workload.on_all_cores().threads
-    executable = torch_runtime.load(model, devices.find(device), threads=threads)
+    workload = Workload.on_all_cores() if threads is None else Workload(threads=threads)
+    executable = torch_runtime.load(model, devices.find(device), threads=workload.threads)
     assert isinstance(executable, TorchExecutable)
     assert isinstance(executable.model, PreTrainedModel)
     return executable.model

@@ -5,6 +5,8 @@ Exit codes: 0 done, 1 it could not be done, 2 something given cannot work, 130 i
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +15,6 @@ from rich.console import Console
 
 from . import __version__
 from .errors import ParingError, SettingError
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     help="What should I deploy? Hardware-aware compression search for Transformers.",
@@ -33,9 +33,21 @@ def main() -> None:
     except ParingError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _complain("interrupted; what was judged is kept. Run the same command again to go on.")
-        sys.exit(_INTERRUPTED)
+
+
+class _InterruptedError(ParingError):
+    """The user stopped the command."""
+
+    exit_code = 130
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Says what an interrupt leaves behind; the command-line library would end in silence."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise _InterruptedError("interrupted; what was judged is kept. Run the same command again to go on.") from error
 
 
 @app.command()
@@ -82,7 +94,7 @@ def search(
     from .search.training import Training
     from .search.workbench import Greedy
 
-    study = pare(
+    study = _interruptible()(pare)(
         model,
         Task(task, data, metric, text_column, text2_column, label_column, max_tokens, limit),
         out=out,
@@ -146,7 +158,7 @@ def pick(
     study = Study(run)
     chosen = study.pick(Limits.parse([*(at_most or []), *(at_least or []), *drop]))
     base = study.whole_front.baseline
-    exported = None if export is None else study.export(chosen, export, Terminal())
+    exported = None if export is None else _interruptible()(study.export)(chosen, export, Terminal())
     if form == "json":
         answer = {**row_of(chosen.point, base), "plan_json": chosen.point.plan.to_json(), "reason": chosen.reason}
         answer["runners_up"] = [row_of(point, base) for point in chosen.runners_up]
@@ -188,6 +200,18 @@ def demo(
     trials: Annotated[int, typer.Option(help="Plans to judge.")] = 40,
 ) -> None:
     """Train a small BERT here, search what to deploy, and export it: no network, under five minutes."""
+    with _interruptible():
+        _demo(out, trials)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _demo(out: Path, trials: int) -> None:
     from .api import Study, pare
     from .demo import TOKENS, make_data, make_model
     from .profilers.workload import Workload
@@ -203,13 +227,6 @@ def demo(
     if not (out / "deploy").exists():
         exported = Study(out / "run").export(study.pick(drop=0.02), out / "deploy", progress)
         typer.echo(f"Exported to {exported.folder}: it is {exported.verdict}.")
-
-
-@app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    if version:
-        typer.echo(__version__)
-        raise typer.Exit
 
 
 def _show_answer(run: Path) -> None:

@@ -48,7 +48,7 @@ class Workload:
         Raises:
             SettingError: if the model has fewer positions than the workload has tokens.
         """
-        positions = _positions(config)
+        positions = longest_input(config)
         if self.tokens > positions:
             raise SettingError(f"the model has {positions} positions; the workload asks for {self.tokens} tokens.")
         generator = torch.Generator().manual_seed(0)
@@ -69,7 +69,7 @@ class Workload:
         return f"batch {self.batch}, {self.tokens} tokens, {self.threads} threads"
 
 
-def _positions(config: PretrainedConfig) -> int:
-    """How long an input may be; RoBERTa numbers its positions from the padding index + 1 on."""
+def longest_input(config: PretrainedConfig) -> int:
+    """Tokens a model can take at once; RoBERTa numbers its positions from the padding index + 1 on."""
     positions = int(config.max_position_embeddings)
     return positions - config.pad_token_id - 1 if config.model_type == "roberta" else positions

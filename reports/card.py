@@ -32,7 +32,7 @@ It is {verdict}.
 | --- | --- | --- |
 {_rows(final, baseline)}
 
-The drop of {metric} is {final.measures.drop:+.4f} (95 % interval {-gain.high:+.4f} to {-gain.low:+.4f})
+The drop of {metric} is {final.measures.drop:+z.4f} (95 % interval {-gain.high:+z.4f} to {-gain.low:+z.4f})
 on {len(final.quality.outcomes)} test examples. Measured on {facts["machine"]["facts"]["name"]} ({identity["device"]},
 machine {identity["machine"]}) with {identity["runtime"]}, {final.profile.workload}; kernels: {final.profile.kernels}.
 

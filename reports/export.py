@@ -99,6 +99,8 @@ def verdict_on(final: Final) -> str:
         reason = "the difference is within the noise of this machine"
     elif kernels.startswith("int8 0/"):
         reason = "this machine has no integer kernel for its Linears, so they run in float"
+    elif kernels == "float":
+        reason = "all that runs of it is as costly as the original's"
     else:
         reason = "at this batch and length, quantising the inputs costs more than the integer products save"
     return f"NOT faster than the original: {speed}; {reason}"

@@ -116,7 +116,7 @@ def _bars(rows: Sequence[dict[str, object]], middle: str, low: str, high: str) -
 
 def _hover(row: dict[str, object]) -> str:
     """Only numbers and names that paring itself made: nothing of the user's goes into Plotly's markup."""
-    lines = [str(row["plan"]).replace("; ", "<br>"), f"quality {row['quality']:.4f} (drop {row['drop']:+.4f})"]
+    lines = [str(row["plan"]).replace("; ", "<br>"), f"quality {row['quality']:.4f} (drop {row['drop']:+z.4f})"]
     if row["latency_ms"] is not None:
         lines.append(f"{row['latency_ms']:.2f} ms, {row['speedup']:.2f} times as fast")
     if row["memory_mb"] is not None:

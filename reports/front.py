@@ -1,14 +1,14 @@
 """The Pareto front of a run: the points of all candidates, those that no other beats, and their hypervolume."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
 from ..errors import RunError
 from ..profilers.profile import Profile
-from ..search.objectives import Measures
+from ..search.objectives import Limits, Measures
 from ..search.quality import Difference, Quality
 from ..search.study import Final, Record, Trial
 from ..spaces.plan import Plan
@@ -54,6 +54,7 @@ class Front:
         beaten: the other points of the same session.
         hypervolume: of the members, in units of the baseline; see `hypervolume_of`.
         ties: for each member the number of its group; members of one group differ by no more than the noise.
+        budget: the limits that the search had to keep.
     """
 
     split: str
@@ -64,6 +65,7 @@ class Front:
     beaten: tuple[Point, ...]
     hypervolume: float
     ties: tuple[int, ...]
+    budget: Limits = field(default_factory=Limits)
 
 
 def front_of(record: Record) -> Front:
@@ -93,6 +95,7 @@ def front_of(record: Record) -> Front:
         tuple(point for point in points if point not in members),
         hypervolume_of(members, baseline, objectives),
         _ties(members),
+        Limits(**record.settings["identity"]["budget"]),
     )
 
 
@@ -145,8 +148,8 @@ def hypervolume_of(members: Sequence[Point], baseline: Point, objectives: Sequen
     """The hypervolume of a front in units of its baseline.
 
     The reference point is `REFERENCE_LOSS` of the baseline's quality below it, at the baseline's own costs. Every cost
-    counts as a fraction of the baseline's and quality as the fraction of it that is lost, so a front of the baseline
-    alone has volume 0, and one with a free model of equal quality has `REFERENCE_LOSS`.
+    counts as a fraction of the baseline's and quality as the fraction of it that is lost. So the baseline alone has
+    volume 0 where any cost is an objective, and a free model of equal quality has `REFERENCE_LOSS`.
     """
     if baseline.measures.quality <= 0:
         return 0.0
@@ -159,7 +162,7 @@ def hypervolume_of(members: Sequence[Point], baseline: Point, objectives: Sequen
 def table_of(front: Front) -> pd.DataFrame:
     """The members, one per row, in the units people read: milliseconds and megabytes (1 MB = 1,000,000 bytes)."""
     rows = [{**row_of(point, front.baseline), "tie": tie} for point, tie in zip(front.members, front.ties, strict=True)]
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*row_of(front.baseline, front.baseline), "tie"])
 
 
 def row_of(point: Point, baseline: Point) -> dict[str, object]:
@@ -214,13 +217,14 @@ def _cost(point: Point) -> float:
 
 
 def _ties(members: Sequence[Point]) -> tuple[int, ...]:
-    """Groups neighbours, by latency, whose intervals of latency and of quality both overlap."""
-    groups: list[int] = []
-    for index, point in enumerate(members):
-        before = members[index - 1] if index else None
-        tied = before is not None and _overlap(before, point)
-        groups.append((groups[-1] if tied else groups[-1] + 1) if groups else 1)
-    return tuple(groups)
+    """Groups neighbours, by latency, of which any two have overlapping intervals of latency and of quality."""
+    groups: list[list[Point]] = []
+    for point in members:
+        if groups and all(_overlap(point, other) for other in groups[-1]):
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    return tuple(number for number, group in enumerate(groups, 1) for _ in group)
 
 
 def _overlap(one: Point, other: Point) -> bool:

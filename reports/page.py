@@ -64,6 +64,7 @@ def render_page(record: Record, front: Front) -> str:
     searched = [] if front.split == "search" else _searched_only(record, shown)
     figure = front_figure(front, None if pick is None else pick.point, searched)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["shown"] = format
     template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf8"))
     return template.render(
         front=front,

@@ -32,12 +32,13 @@ def pick_from(front: Front, limits: Limits | None = None) -> Pick:
 
     Args:
         front: of a run.
-        limits: what the answer must keep; None, or no limit set, means a drop of at most 0.01.
+        limits: what the answer must keep, beside the budget of the search; None, or no limit set, means a drop of at
+            most 0.01.
 
     Raises:
         BudgetError: if no member keeps the limits; it names the tightest that can be kept.
     """
-    limits = DEFAULT_LIMITS if limits is None or limits == Limits() else limits
+    limits = (DEFAULT_LIMITS if limits is None or limits == Limits() else limits).and_also(front.budget)
     points = [*front.members, *([] if front.baseline in front.members else [front.baseline])]
     fit = [point for point in points if limits.are_kept(point.measures)]
     if not fit:

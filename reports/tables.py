@@ -70,7 +70,7 @@ def one_line(point: Point, baseline: Point) -> str:
         str(row["plan"]) if not point.is_baseline else "the original",
         f"{point.quality.metric} {row['quality']:.4f}",
     ]
-    parts.append(f"drop {row['drop']:+.4f}")
+    parts.append(f"drop {row['drop']:+z.4f}")
     if row["latency_ms"] is not None:
         parts.append(f"{row['latency_ms']:.2f} ms ({row['speedup']:.2f} times as fast)")
     if row["memory_mb"] is not None:
@@ -85,6 +85,6 @@ def _cells(point: Point, baseline: Point) -> tuple[str, ...]:
         return "-" if pd.isna(row[name]) else format(row[name], form)  # type: ignore[call-overload]
 
     plan = "the original" if point.is_baseline else str(row["plan"])
-    numbers = (("quality", ".4f"), ("drop", "+.4f"), ("latency_ms", ".2f"), ("speedup", ".2f"))
+    numbers = (("quality", ".4f"), ("drop", "+z.4f"), ("latency_ms", ".2f"), ("speedup", ".2f"))
     sizes = (("memory_mb", ".0f"), ("size_mb", ".1f"))
     return (*(text(name, form) for name, form in (*numbers, *sizes)), plan, str(row["fingerprint"])[:8])

@@ -15,6 +15,7 @@ from ..profilers import devices, runtimes
 from ..profilers.machine import Machine
 from ..profilers.memory import MemoryMeter
 from ..spaces import artefact
+from ..spaces.anatomy import anatomy_of
 from ..spaces.axes import Parameter, Value
 from ..spaces.plan import Plan
 from ..spaces.space import Space
@@ -78,6 +79,7 @@ def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkben
         raise SettingError(f"the runtime {settings.runtime!r} cannot run on {device.name}: {absence}")
     task = settings.task
     model = artefact.load_original(settings.model)
+    anatomy_of(model)
     settings.workload.inputs(model.config)
     tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit)
     bench = LocalWorkbench(

@@ -120,6 +120,14 @@ class Limits:
         }
         return {name: got - bound for name, (got, bound) in pairs.items() if bound is not None and got is not None}
 
+    def and_also(self, others: Self) -> Self:
+        """The limits that keep both these and the others."""
+        both = {**self.to_json()}
+        for name, bound in others.to_json().items():
+            tighter = max if name == "min_quality" else min
+            both[name] = tighter(both[name], bound) if name in both else bound
+        return type(self)(**both)
+
     def nearest(self, reached: Sequence[Measures]) -> Self:
         """These limits, each loosened or tightened to the best that any of the candidates reached in it.
 
@@ -177,7 +185,7 @@ def _bounded(objective: str) -> str:
 def _loosely(value: float, rounding: str) -> str:
     """Six digits, rounded so that what kept the limit still keeps it as printed."""
     exact = Decimal(f"{value:.12g}")
-    return f"{Context(prec=6, rounding=rounding).create_decimal(exact).normalize():f}"
+    return f"{float(Context(prec=6, rounding=rounding).create_decimal(exact)):g}"
 
 
 def _number(name: str, text: str) -> float:

@@ -55,8 +55,9 @@ class Settings:
     greedy: Greedy = field(default_factory=Greedy)
 
     def __post_init__(self) -> None:
-        axes.ordered(self.axes)
-        check_objectives(self.objectives)
+        # In their standing order, whatever order they were given in.
+        object.__setattr__(self, "axes", axes.ordered(self.axes))
+        object.__setattr__(self, "objectives", check_objectives(self.objectives))
         if self.trials is None and self.minutes is None:
             raise SettingError("a search needs an end: give trials, minutes or both.")
         for name, value in (("trials", self.trials), ("minutes", self.minutes)):
@@ -117,7 +118,7 @@ class Settings:
             "runtime": self.runtime,
             "machine": machine.fingerprint,
             "axes": list(self.axes),
-            "objectives": list(check_objectives(self.objectives)),
+            "objectives": list(self.objectives),
             "budget": self.budget.to_json(),
             "workload": self.workload.to_json(),
             "seed": self.seed,

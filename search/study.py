@@ -12,6 +12,7 @@ import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import URL
 from sqlalchemy.exc import DatabaseError
 
 from ..errors import PlanError, RunError, StorageError
@@ -332,7 +333,9 @@ def _was_stopped(frozen: FrozenTrial) -> bool:
 
 def _storage(folder: Path) -> RDBStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return RDBStorage(f"sqlite:///{(folder / DATABASE).resolve()}", engine_kwargs={"connect_args": {"timeout": 30}})
+    # Not as text: a folder may be called "50%?".
+    url = URL.create("sqlite", database=str((folder / DATABASE).resolve()))
+    return RDBStorage(url.render_as_string(), engine_kwargs={"connect_args": {"timeout": 30}})
 
 
 def _is_begun(folder: Path) -> bool:

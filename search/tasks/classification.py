@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ...errors import DataError, ModelError, SettingError
 from ...profilers.runtimes import Executable
+from ...profilers.workload import longest_input
 from ..data import Examples
 from . import Task
 
@@ -41,10 +42,11 @@ class Classification:
     def encode(
         self, table: pd.DataFrame, split: str, task: Task, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
     ) -> Examples:
-        """Tokenises the texts, pairs where the data have a second text column."""
+        """Tokenises the texts, pairs where the data have a second text column; cut to what the model can take."""
         texts = table[task.text].astype(str).tolist()
         seconds = table[task.text2].astype(str).tolist() if task.text2 in table.columns else None
-        encoded = tokenizer(texts, seconds, truncation=True, max_length=task.max_tokens)
+        longest = min(task.max_tokens, longest_input(model.config))
+        encoded = tokenizer(texts, seconds, truncation=True, max_length=longest)
         padding = {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0, "token_type_ids": 0}
         names = [name for name in encoded if name in padding]
         rows = tuple({name: encoded[name][row] for name in names} for row in range(len(texts)))
