@@ -22,7 +22,7 @@ from .search.data import read_tables
 from .search.progress import Progress
 from .search.tasks import Task, load
 from .search.training import Training, fine_tune
-from .spaces.artefact import without_bars
+from .spaces.artefact import quiet_transformers
 
 CLASSES = 8
 TOKENS = 64
@@ -85,7 +85,7 @@ def make_model(task: Task, folder: Path, progress: Progress) -> None:
     )
     examples = load(task.name).encode(tables.train, "train", task, model, tokenizer)
     fine_tune(model, examples, _TRAINING, progress, what="training a small BERT")
-    with without_bars():
+    with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 

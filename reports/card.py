@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..search.study import Final
+from ..search.trial import Final
 from ..spaces.artefact import PLAN_FILE
 
 NUMBERS = "measured.json"

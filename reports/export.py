@@ -13,7 +13,8 @@ from ..search.driver import open_workbench
 from ..search.finals import measure_whole
 from ..search.progress import Progress, Silent
 from ..search.settings import Settings
-from ..search.study import Final, Record
+from ..search.study import Record
+from ..search.trial import Final
 from ..search.workbench import load_tokenizer
 from ..spaces import artefact
 from ..spaces.plan import Plan

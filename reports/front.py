@@ -10,7 +10,8 @@ from ..errors import RunError
 from ..profilers.profile import Profile
 from ..search.objectives import Limits, Measures
 from ..search.quality import Difference, Quality
-from ..search.study import Final, Record, Trial
+from ..search.study import Record
+from ..search.trial import Final, Trial
 from ..spaces.plan import Plan
 
 # The hypervolume counts only what loses less than this part of the baseline's quality and costs no more than it.

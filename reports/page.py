@@ -9,7 +9,8 @@ from markupsafe import Markup
 
 from ..errors import BudgetError
 from ..search.cache import replace_file, writing
-from ..search.study import Record, Trial
+from ..search.study import Record
+from ..search.trial import Trial
 from ..spaces.plan import Plan, Slot
 from .figures import front_figure
 from .front import Front, Point, front_of, row_of, trial_point

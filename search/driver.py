@@ -25,7 +25,8 @@ from .judge import Judge
 from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
-from .study import DATABASE_ERRORS, Record, State, Trial, database_errors
+from .study import DATABASE_ERRORS, Record, database_errors
+from .trial import State, Trial
 from .workbench import LocalWorkbench, load_tokenizer
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.

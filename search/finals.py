@@ -24,7 +24,7 @@ from .cache import writing
 from .objectives import Measures
 from .progress import Progress, Report
 from .quality import difference
-from .study import Final
+from .trial import Final
 from .workbench import LocalWorkbench
 
 # So many models are held in memory and timed side by side at once.

@@ -9,7 +9,8 @@ from ..spaces import artefact
 from ..spaces.plan import Plan
 from .finals import measures_of, request, saved
 from .objectives import Limits
-from .study import Record, State, Trial
+from .study import Record
+from .trial import State, Trial
 from .workbench import LocalWorkbench
 
 _CANDIDATE_EFFORT = Effort(seconds=1.5, half_width=0.02, min_rounds=7)

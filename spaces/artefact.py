@@ -43,7 +43,7 @@ def load_original(source: str) -> PreTrainedModel:
     """
     config = load_config(source)
     try:
-        with without_bars():
+        with quiet_transformers():
             loaded: Any = _class_of(config, source).from_pretrained(
                 _place(source), dtype=torch.float32, use_safetensors=True, output_loading_info=True
             )
@@ -100,7 +100,7 @@ def save(compressed: PreTrainedModel, plan: Plan, folder: Path, *, original: Pre
     """
     folder.mkdir(parents=True, exist_ok=True)
     if plan.is_plain:
-        with without_bars():
+        with quiet_transformers():
             compressed.save_pretrained(folder)
     else:
         tensors = {name: tensor.contiguous() for name, tensor in compressed.state_dict().items()}
@@ -211,7 +211,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keeps transformers from writing its own bars and reports over ours."""
     log = transformers.utils.logging
     was_on, verbosity = log.is_progress_bar_enabled(), log.get_verbosity()

@@ -6,8 +6,10 @@ into FakeQuantize nodes, which OpenVINO lowers to integer products. Embeddings s
 
 import copy
 import inspect
+import sys
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...spaces.artefact import quiet_transformers
 from ...spaces.quantised import QuantLinear
 from ...spaces.workbench import Inputs
 from ..devices import Device
@@ -57,14 +60,10 @@ class OpenVinoRuntime:
 
     def versions(self) -> Mapping[str, str]:
         """Of OpenVINO."""
-        import openvino
-
-        return {"openvino": str(openvino.__version__).partition("-")[0]}
+        return {"openvino": str(_openvino().__version__).partition("-")[0]}
 
     def load(self, model: nn.Module, device: Device, *, threads: int) -> Executable:
         """Converts and compiles; float parts run in float32, so that they compare with the other runtimes."""
-        import openvino
-
         torch.set_num_threads(threads)
         converted, names, quantised = _convert(model)
         settings = {
@@ -74,14 +73,12 @@ class OpenVinoRuntime:
             # Else Linears with 8-bit weights and float inputs would have their inputs quantised behind our back.
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": 0,
         }
-        return OpenVinoExecutable(openvino.Core().compile_model(converted, "CPU", settings), names, quantised)
+        return OpenVinoExecutable(_openvino().Core().compile_model(converted, "CPU", settings), names, quantised)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Writes OpenVINO's own format, weights not rounded to half precision."""
-        import openvino
-
         converted, _, _ = _convert(model)
-        openvino.save_model(converted, folder / IR_FILE, compress_to_fp16=False)
+        _openvino().save_model(converted, folder / IR_FILE, compress_to_fp16=False)
 
 
 class _FakeQuantLinear(nn.Module):
@@ -129,10 +126,14 @@ class _Logits(nn.Module):
         return logits
 
 
+def _openvino() -> Any:
+    """The package, kept from reporting to its makers, which it does on import; without that package it is silent."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
+
+
 def _convert(model: nn.Module) -> tuple[Any, tuple[str, ...], int]:
     """The model in OpenVINO's form, the names of its inputs, and how many of its Linears are quantised."""
-    import openvino
-
     own = copy.deepcopy(model)
     quantised = [(name, part) for name, part in own.named_modules() if isinstance(part, QuantLinear)]
     for name, part in quantised:
@@ -141,10 +142,10 @@ def _convert(model: nn.Module) -> tuple[Any, tuple[str, ...], int]:
     # Token types of ones would be out of range for models that have but one type.
     ones = torch.ones(2, 8, dtype=torch.long)
     example = tuple(ones if name != "token_type_ids" else 0 * ones for name in names)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
         # The tracer warns of branches on shapes; that the result holds for other shapes is what the tests check.
         warnings.simplefilter("ignore")
-        converted = openvino.convert_model(_Logits(own, names), example_input=example)
+        converted = _openvino().convert_model(_Logits(own, names), example_input=example)
     for name, port in zip(names, converted.inputs, strict=True):
         port.get_tensor().set_names({name})
     return converted, names, len(quantised)

@@ -1,6 +1,10 @@
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from math import log10
+from pathlib import Path
 from statistics import median
 
 import pytest
@@ -210,3 +214,13 @@ def test_the_integer_kernel_does_not_saturate(width: int) -> None:
     quantised = torch_runtime.QuantLinear(linear, Precision(8, 8), input_range=(1 / 255, 0))
     got = torch_runtime.Int8Linear(quantised)(torch.ones(2, 3, width))
     torch.testing.assert_close(got, (width + linear.bias).expand(2, 3, 7), rtol=1e-5, atol=1e-5)
+
+
+def test_openvino_is_kept_from_reporting_to_its_makers(tmp_path: Path) -> None:
+    """Imported as it comes, it leaves a client number in the home folder and sends an event."""
+    script = (
+        "import sys; from paring.profilers import runtimes; runtimes.find('openvino').versions(); "
+        "assert sys.modules['openvino_telemetry'] is None"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "HOME": str(tmp_path)})
+    assert list(tmp_path.iterdir()) == []

@@ -15,7 +15,8 @@ from paring.profilers.timing import Latency
 from paring.reports.front import Front, Point, hypervolume_of
 from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
-from paring.search.study import Final, Record, State, Trial
+from paring.search.study import Record
+from paring.search.trial import Final, State, Trial
 from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
 
 BASELINE_QUALITY, BASELINE_SECONDS = 0.9, 0.02

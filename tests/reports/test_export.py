@@ -21,7 +21,8 @@ from paring.reports.front import front_of
 from paring.search.driver import open_workbench
 from paring.search.progress import Silent
 from paring.search.settings import Settings
-from paring.search.study import Final, Record
+from paring.search.study import Record
+from paring.search.trial import Final
 from paring.spaces.artefact import PACKED_WEIGHTS, PLAIN_WEIGHTS, PLAN_FILE
 from paring.spaces.plan import Plan
 

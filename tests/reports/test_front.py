@@ -17,7 +17,8 @@ from paring.reports.front import (
     table_of,
 )
 from paring.search.objectives import OBJECTIVES, Limits
-from paring.search.study import Final, Record
+from paring.search.study import Record
+from paring.search.trial import Final
 
 MakePoint = Callable[..., Point]
 MakeFront = Callable[..., Front]

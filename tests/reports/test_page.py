@@ -15,7 +15,8 @@ from paring.api import Study
 from paring.errors import RunError, StorageError
 from paring.reports import page
 from paring.reports.page import REPORT, blocks_of, write_report
-from paring.search.study import Final, Record, State
+from paring.search.study import Record
+from paring.search.trial import Final, State
 from paring.spaces.plan import Plan
 
 MakeFinal = Callable[..., Final]

@@ -7,7 +7,8 @@ from paring.errors import BudgetError, SettingError
 from paring.reports.front import Front, Point
 from paring.reports.pick import DEFAULT_LIMITS, pick_from
 from paring.search.objectives import Limits
-from paring.search.study import Final, Record
+from paring.search.study import Record
+from paring.search.trial import Final
 
 MakePoint = Callable[..., Point]
 MakeFront = Callable[..., Front]

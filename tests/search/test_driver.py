@@ -25,9 +25,10 @@ from paring.search.judge import Judge
 from paring.search.objectives import Limits
 from paring.search.progress import Silent
 from paring.search.settings import Settings
-from paring.search.study import Record, State, Trial
+from paring.search.study import Record
 from paring.search.tasks import Task
 from paring.search.training import Training
+from paring.search.trial import State, Trial
 from paring.search.workbench import Greedy
 from paring.spaces.plan import Plan
 from paring.spaces.space import Space

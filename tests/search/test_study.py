@@ -14,7 +14,8 @@ from paring.profilers.timing import Latency
 from paring.search.finals import measures_of
 from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
-from paring.search.study import DATABASE, Final, Record, State, Trial, database_errors
+from paring.search.study import DATABASE, Record, database_errors
+from paring.search.trial import Final, State, Trial
 from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
 
 SETTINGS = {"identity": {"seed": 0, "task": {"metric": "accuracy"}}, "effort": {"trials": 3}}

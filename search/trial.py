@@ -1,0 +1,88 @@
+"""What a search records: candidates and what became of them, and members of the front measured whole."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Self
+
+from ..profilers.profile import Profile
+from ..spaces.plan import Plan
+from .objectives import Measures
+from .quality import Difference, Quality
+
+
+class State(StrEnum):
+    """What became of a trial."""
+
+    JUDGED = "judged"
+    INFEASIBLE = "infeasible"
+    FAILED = "failed"
+    OUT_OF_MEMORY = "out_of_memory"
+    INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One candidate and what became of it.
+
+    Attributes:
+        number: counts all proposals of the study, so repeats of a known plan leave gaps.
+        state: INFEASIBLE was judged but breaks a limit; the last three have a cause and no numbers.
+        plan: the candidate; None where it failed before there was one.
+        cause: why it failed, in words; empty where it was judged.
+        quality: on the search split.
+        profile: beside the baseline, in the process of the search.
+        measures: the numbers that objectives and limits speak of.
+    """
+
+    number: int
+    state: State
+    plan: Plan | None
+    cause: str = ""
+    quality: Quality | None = None
+    profile: Profile | None = None
+    measures: Measures | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A member of the front, measured whole: exported, reloaded, run on its runtime.
+
+    Attributes:
+        plan: the candidate.
+        quality: on the test split.
+        gain: of quality over the baseline's on the test split; negative is a drop.
+        profile: all members and the baseline side by side.
+        measures: the numbers that objectives and limits speak of, from quality and profile.
+        reloads_equal: whether the reloaded model gave the same logits as the one in memory.
+    """
+
+    plan: Plan
+    quality: Quality
+    gain: Difference
+    profile: Profile
+    measures: Measures
+    reloads_equal: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "plan": self.plan.to_json(),
+            "quality": self.quality.to_json(),
+            "gain": asdict(self.gain),
+            "profile": self.profile.to_json(),
+            "measures": asdict(self.measures),
+            "reloads_equal": self.reloads_equal,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(
+            Plan.from_json(data["plan"]),
+            Quality.from_json(data["quality"]),
+            Difference(**data["gain"]),
+            Profile.from_json(data["profile"]),
+            Measures(**data["measures"]),
+            data["reloads_equal"],
+        )
