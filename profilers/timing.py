@@ -133,6 +133,24 @@ def measure(
     return {name: _latency(samples[name], samples[baseline], seed) for name in entrants}
 
 
+def pooled(sessions: Sequence[Latency]) -> Latency:
+    """One latency from several sessions, between which the models were loaded anew.
+
+    Where a model happens to lie in memory moves its time by a few per cent, and no number of rounds with the same copy
+    shows it. So the interval spans those of all sessions.
+
+    Args:
+        sessions: of the same model beside the same baseline, at least one.
+    """
+    samples = tuple(sample for session in sessions for sample in session.samples_seconds)
+    return Latency(
+        samples,
+        statistics.median(session.ratio for session in sessions),
+        min(session.ratio_low for session in sessions),
+        max(session.ratio_high for session in sessions),
+    )
+
+
 def _warm_up(call: Call, clock: Clock) -> None:
     """Calls until the calls stop getting faster."""
     times: list[float] = []

@@ -3,6 +3,7 @@
 The number reported is that of the artefact you deploy.
 """
 
+import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
 
 from ..errors import MeasurementError
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
-from ..profilers.timing import Effort, measure
+from ..profilers.timing import Effort, Latency, measure, pooled
 from ..profilers.workload import Workload
 from ..spaces import artefact
 from ..spaces.plan import Plan
@@ -28,8 +30,10 @@ from .trial import Final
 from .workbench import LocalWorkbench
 
 # So many models are held in memory and timed side by side at once.
-_SESSION = 12
-_SECONDS_PER_MODEL = 4.0
+_SESSION = 8
+# Every model is loaded so many times, because where it lies in memory matters; see `timing.pooled`.
+_LOADS = 3
+_SECONDS_PER_MODEL = 1.5
 _COMPARED_EXAMPLES = 32
 
 
@@ -38,6 +42,7 @@ class _Reloaded:
     """One member, exported and loaded again."""
 
     plan: Plan
+    model: PreTrainedModel
     executable: Executable
     stored_bytes: int
     memory: Memory | None
@@ -82,13 +87,7 @@ def measure_whole(
                 for done, plan in enumerate(session)
             ]
             report(3 * start + len(session), f"timing {len(session)} models side by side")
-            inputs = workload.inputs(bench.model.config)
-            latencies = measure(
-                {member.plan.fingerprint: request(member.executable, inputs) for member in members},
-                baseline=baseline.fingerprint,
-                effort=Effort(seconds=_SECONDS_PER_MODEL * len(session)),
-                seed=seed,
-            )
+            latencies = _time(bench, members, workload, seed)
             reference = reference or latencies[baseline.fingerprint].seconds
             # The baseline is timed in every session, but reported once.
             for member in members if start == 0 else members[1:]:
@@ -131,14 +130,29 @@ def request(executable: Executable, inputs: Inputs) -> Callable[[], object]:
 
 
 @contextmanager
-def saved(bench: LocalWorkbench, plan: Plan) -> Iterator[Path]:
+def saved(bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan) -> Iterator[Path]:
     """A folder that holds the exported model of a plan for as long as the context lasts."""
-    compressed = bench.build(plan)
     with tempfile.TemporaryDirectory(prefix="paring-") as place:
         folder = Path(place)
         with writing(folder.parent):
             artefact.save(compressed, plan, folder, original=bench.model.config)
         yield folder
+
+
+def _time(bench: LocalWorkbench, members: Sequence[_Reloaded], workload: Workload, seed: int) -> dict[str, Latency]:
+    """Plan fingerprint -> latency, the first member being the baseline; every session with copies of their own."""
+    inputs = workload.inputs(bench.model.config)
+    effort = Effort(seconds=_SECONDS_PER_MODEL * len(members))
+    sessions = []
+    for load in range(_LOADS):
+        calls = {
+            member.plan.fingerprint: request(
+                bench.executable(copy.deepcopy(member.model)) if load else member.executable, inputs
+            )
+            for member in members
+        }
+        sessions.append(measure(calls, baseline=members[0].plan.fingerprint, effort=effort, seed=seed + load))
+    return {name: pooled([session[name] for session in sessions]) for name in sessions[0]}
 
 
 def _counted(report: Report, done: float) -> Callable[[str], None]:
@@ -150,7 +164,8 @@ def _reload(
 ) -> _Reloaded:
     """Loads a plan's export, and looks whether it still is the model it was."""
     tell(f"exporting and reloading {plan}")
-    with saved(bench, plan) if exported is None else nullcontext(exported) as folder:
+    compressed = bench.build(plan)
+    with saved(bench, compressed, plan) if exported is None else nullcontext(exported) as folder:
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         try:
             memory = None if meter is None else meter.measure(folder)
@@ -159,8 +174,8 @@ def _reload(
         except (MemoryError, torch.cuda.OutOfMemoryError) as error:
             raise MeasurementError(f"memory ran out while {plan} was measured whole; all trials are kept.") from error
     inputs = bench.search.batch(range(min(_COMPARED_EXAMPLES, len(bench.search))))
-    equal = torch.equal(executable(inputs), bench.executable(bench.build(plan))(inputs))
-    return _Reloaded(plan, executable, stored, memory, equal)
+    equal = torch.equal(executable(inputs), bench.executable(compressed)(inputs))
+    return _Reloaded(plan, reloaded, executable, stored, memory, equal)
 
 
 def _final(

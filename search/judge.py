@@ -1,5 +1,7 @@
 """Judging one candidate: its quality on the search split, and what it costs beside the baseline."""
 
+from transformers import PreTrainedModel
+
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
@@ -71,7 +73,7 @@ class Judge:
             self._machine,
             str(self._workload),
             self._latency(plan, executable) if "latency" in self._measured else None,
-            self._memory(plan) if "memory" in self._measured else None,
+            self._memory(compressed, plan) if "memory" in self._measured else None,
         )
         measures = measures_of(quality.value, baseline.value, profile, self._record.reference_seconds)
         state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
@@ -86,6 +88,6 @@ class Judge:
         calls = {"baseline": request(self._baseline, self._inputs), "candidate": request(executable, self._inputs)}
         return measure(calls, baseline="baseline", effort=effort, seed=self._seed)
 
-    def _memory(self, plan: Plan) -> Memory:
-        with saved(self._bench, plan) as folder:
+    def _memory(self, compressed: PreTrainedModel, plan: Plan) -> Memory:
+        with saved(self._bench, compressed, plan) as folder:
             return self._meter.measure(folder)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from paring.errors import MeasurementError
-from paring.profilers.timing import Effort, Latency, measure
+from paring.profilers.timing import Effort, Latency, measure, pooled
 
 QUICK = Effort(seconds=1e9, half_width=-1.0, min_rounds=5, max_rounds=15, calls=3)
 
@@ -237,3 +237,13 @@ def test_more_work_is_slower_and_the_same_work_is_not() -> None:
     runs = [measure(entrants, baseline="a", effort=effort, seed=seed) for seed in range(5)]
     assert all(found["four times"].ratio_low > 2 for found in runs)
     assert sum(found["again"].ratio_low <= 1 <= found["again"].ratio_high for found in runs) >= 3
+
+
+def test_pooled_sessions_span_their_intervals() -> None:
+    sessions = [
+        Latency((2.0, 4.0), 0.5, 0.49, 0.51),
+        Latency((3.0,), 0.6, 0.58, 0.62),
+        Latency((5.0,), 0.52, 0.5, 0.53),
+    ]
+    assert pooled(sessions) == Latency((2.0, 4.0, 3.0, 5.0), 0.52, 0.49, 0.62)
+    assert pooled(sessions[:1]) == sessions[0]

@@ -228,10 +228,15 @@ def test_sources_that_are_gone_are_named(run_folder: Path, tmp_path: Path, gone:
 def test_an_export_that_does_not_reload_equal_is_a_failure(
     record: Record, exports: dict[str, Exported], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unequal = [exports["depth"].baseline, replace(exports["depth"].final, reloads_equal=False)]
-    monkeypatch.setattr(export_room, "measure_whole", lambda *_, **__: unequal)
+    plan = exports["depth"].final.plan
+
+    def unequal(*_: object, exported: dict[Plan, Path], **__: object) -> list[Final]:
+        assert exported == {plan: tmp_path / "deploy"}
+        return [exports["depth"].baseline, replace(exports["depth"].final, reloads_equal=False)]
+
+    monkeypatch.setattr(export_room, "measure_whole", unequal)
     with pytest.raises(MeasurementError, match="does not give the logits of the one exported; it is kept"):
-        export(record, exports["depth"].final.plan, tmp_path / "deploy")
+        export(record, plan, tmp_path / "deploy")
     assert (tmp_path / "deploy" / PLAIN_WEIGHTS).is_file() and not (tmp_path / "deploy" / CARD).exists()
 
 

@@ -251,6 +251,20 @@ def test_the_gap_between_the_splits_is_relative_to_the_baseline(make_record: Mak
     assert "members look +0.0200 better against the baseline than on the test split, on average." in shown.text
 
 
+@pytest.mark.parametrize(
+    ("objectives", "numbers"),
+    [(("latency", "size"), {"ratio": 0.5, "size": 50_000_000}), (("quality", "size"), {"quality": 0.99, "size": 10})],
+)
+def test_a_hypervolume_is_never_above_what_the_page_calls_the_most(
+    make_record: MakeRecord, make_final: MakeFinal, objectives: tuple[str, ...], numbers: dict[str, float]
+) -> None:
+    searched = (make_final(), make_final(1, **numbers))
+    shown = Page(write_report(make_record(*searched, objectives=objectives)))
+    found = re.search(r"Hypervolume (\d\.\d+)(?: of at most ([\d.]+))?", shown.text)
+    assert found is not None
+    assert float(found[1]) <= float(found[2] or "inf")
+
+
 def test_the_picture_of_a_plan(make_plan: MakePlan) -> None:
     ((name, blocks),) = blocks_of(make_plan(1, bits=True, layers=3))
     assert (name, [block.label for block in blocks]) == ("encoder", ["0", "-", "2"])
