@@ -21,7 +21,11 @@ def card_of(final: Final, baseline: Final, verdict: str, described: Mapping[str,
     """
     facts, identity = described["facts"], described["identity"]
     gain, metric = final.gain, final.quality.metric
-    plain = "It only lost layers: plain `AutoModel...from_pretrained` loads it too.\n\n" if final.plan.is_plain else ""
+    plain = (
+        "It holds nothing but layers of the original: plain `AutoModel...from_pretrained` loads it too.\n\n"
+        if final.plan.is_plain
+        else ""
+    )
     return f"""# {Path(described["sources"]["model"]).name}, pared
 
 {final.plan}

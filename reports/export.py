@@ -1,6 +1,7 @@
 """The model to deploy: exported, reloaded, measured again, and described by a card with the numbers."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..search.progress import Progress, Silent
 from ..search.settings import Settings
 from ..search.study import Record
 from ..search.trial import Final
-from ..search.workbench import load_tokenizer
+from ..search.workbench import LocalWorkbench, load_tokenizer
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from .card import NUMBERS, card_of
@@ -61,6 +62,22 @@ def export(record: Record, plan: Plan, folder: Path, progress: Progress | None =
     settings = Settings.of_run(record.settings, record.folder)
     bench, described = open_workbench(settings, progress)
     _refuse_changed(record.settings["identity"], described["identity"])
+    try:
+        return _write_and_measure(settings, bench, described, plan, folder, progress)
+    except KeyboardInterrupt:
+        # What is half written would only stand in the way of the same command.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write_and_measure(
+    settings: Settings,
+    bench: LocalWorkbench,
+    described: Mapping[str, Any],
+    plan: Plan,
+    folder: Path,
+    progress: Progress,
+) -> Exported:
     with writing(folder):
         artefact.save(bench.build(plan), plan, folder, original=bench.model.config)
         load_tokenizer(settings.model).save_pretrained(folder)
@@ -90,6 +107,8 @@ def export(record: Record, plan: Plan, folder: Path, progress: Progress | None =
 
 def verdict_on(final: Final) -> str:
     """Whether a member is faster than the baseline beyond the noise, in words, and if not, why."""
+    if final.plan.is_identity:
+        return "the original, unchanged"
     late, kernels = final.profile.latency, final.profile.kernels
     assert late is not None
     interval = f"95 % interval {1 / late.ratio_high:.2f} to {1 / late.ratio_low:.2f}"

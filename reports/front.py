@@ -196,20 +196,15 @@ def row_of(point: Point, baseline: Point) -> dict[str, object]:
 def _final_point(final: Final, trials: dict[str, Trial]) -> Point:
     trial = trials.get(final.plan.fingerprint)
     searched = None if trial is None or trial.quality is None else trial.quality.value
-    is_baseline = _is_identity(final.plan)
+    is_baseline = final.plan.is_identity
     return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline)
 
 
 def trial_point(trial: Trial) -> Point:
     """A judged trial as a point on the search split."""
     assert trial.plan and trial.quality and trial.profile and trial.measures
-    is_baseline = _is_identity(trial.plan)
+    is_baseline = trial.plan.is_identity
     return Point(trial.plan, trial.quality, trial.profile, trial.measures, None, trial.quality.value, is_baseline)
-
-
-def _is_identity(plan: Plan) -> bool:
-    """Whether nothing was changed."""
-    return plan.is_plain and all(not stack.dropped for stack in plan.stacks)
 
 
 def _cost(point: Point) -> float:

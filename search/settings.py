@@ -127,7 +127,13 @@ class Settings:
         }
         return {
             "identity": identity,
-            "sources": {"model": self.model, "data": data},
+            "sources": {"model": _lasting(self.model), "data": _lasting(data)},
             "effort": {"trials": self.trials, "minutes": self.minutes},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
+
+
+def _lasting(source: str) -> str:
+    """A local path so that it is found from any folder; the name of something on the hub as it is."""
+    path = Path(source).expanduser()
+    return str(path.resolve()) if path.exists() else source

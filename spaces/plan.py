@@ -258,6 +258,11 @@ class Plan:
         )
 
     @property
+    def is_identity(self) -> bool:
+        """Whether nothing was changed: the baseline."""
+        return self.is_plain and self.weights == ORIGINAL_WEIGHTS and not any(stack.dropped for stack in self.stacks)
+
+    @property
     def fingerprint(self) -> str:
         """12 hexadecimal digits that two plans share only when they are equal."""
         return hashlib.sha256(self.dumps().encode()).hexdigest()[:12]
