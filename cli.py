@@ -213,7 +213,7 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _demo(out: Path, trials: int) -> None:
     from .api import Study, pare
-    from .demo import TOKENS, make_data, make_model
+    from .demo import BATCH, TOKENS, make_data, make_model
     from .profilers.workload import Workload
     from .search.progress import Terminal
 
@@ -221,7 +221,7 @@ def _demo(out: Path, trials: int) -> None:
     task = make_data(out / "data")
     if not (out / "model" / "config.json").is_file():
         make_model(task, out / "model", progress)
-    workload = Workload.on_all_cores(tokens=TOKENS)
+    workload = Workload.on_all_cores(batch=BATCH, tokens=TOKENS)
     study = pare(out / "model", task, out=out / "run", workload=workload, trials=trials, progress=progress)
     _show_answer(out / "run")
     if not (out / "deploy").exists():

@@ -25,12 +25,12 @@ from .search.training import Training, fine_tune
 from .spaces.artefact import quiet_transformers
 
 CLASSES = 8
-TOKENS = 64
+TOKENS, BATCH = 64, 8
 _VOCABULARY = 4000
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NOT_LIBRARY = ("site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "ensurepip", "turtledemo")
 _SHORTEST, _LONGEST = 40, 600
-_TRAINING = Training(epochs=5, learning_rate=1e-3, batch=32, seed=0)
+_TRAINING = Training(epochs=8, learning_rate=1e-3, batch=32, seed=0)
 
 
 def make_data(folder: Path) -> Task:

@@ -11,6 +11,7 @@ from ..errors import BudgetError
 from ..search.cache import replace_file, writing
 from ..search.study import Record
 from ..search.trial import Trial
+from ..spaces.anatomy import FAMILIES
 from ..spaces.plan import Plan, Slot
 from .figures import front_figure
 from .front import Front, Point, front_of, row_of, trial_point
@@ -18,6 +19,7 @@ from .pick import Pick, pick_from
 from .tables import render
 
 REPORT, FRONT_CSV, FRONT_JSON = "report.html", "front.csv", "front.json"
+_MOST_LINEARS = max(len(stack.linears) for stacks, _ in FAMILIES.values() for stack in stacks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ def render_page(record: Record, front: Front) -> str:
     searched = [] if front.split == "search" else _searched_only(record, shown)
     figure = front_figure(front, None if pick is None else pick.point, searched)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["shown"] = format
+    environment.filters.update(shown=format, brief=_brief)
     template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf8"))
     return template.render(
         front=front,
@@ -88,12 +90,18 @@ def blocks_of(plan: Plan) -> list[tuple[str, list[Block]]]:
     return [(stack.name, [_block(slot) for slot in stack.slots]) for stack in plan.stacks]
 
 
+def _brief(source: str) -> str:
+    """A local path by its last two parts: a report that is passed on need not tell whose machine it was made on."""
+    path = Path(source)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else source
+
+
 def _block(slot: Slot) -> Block:
     if slot.layer is None:
         return Block("-", 0.0, "dropped")
     done = [f"{kind}: {' '.join(map(str, t.to_json().values()))}" for kind, t in slot.treatments.items]
     quantised = sum(treatment.precision is not None for _, treatment in slot.treatments.items)
-    return Block(str(slot.layer), min(1.0, quantised / 6), "; ".join(done) or "as it was")
+    return Block(str(slot.layer), quantised / _MOST_LINEARS, "; ".join(done) or "as it was")
 
 
 def _rows(front: Front) -> list[tuple[dict[str, object], Point]]:
