@@ -197,7 +197,7 @@ def devices() -> None:
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where data, model and run are put.")] = Path("demo-run"),
-    trials: Annotated[int, typer.Option(help="Plans to judge.")] = 40,
+    trials: Annotated[int, typer.Option(help="Plans to judge.")] = 32,
 ) -> None:
     """Train a small BERT here, search what to deploy, and export it: no network, under five minutes."""
     with _interruptible():

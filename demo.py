@@ -30,7 +30,7 @@ _VOCABULARY = 4000
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NOT_LIBRARY = ("site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "ensurepip", "turtledemo")
 _SHORTEST, _LONGEST = 40, 600
-_TRAINING = Training(epochs=8, learning_rate=1e-3, batch=32, seed=0)
+_TRAINING = Training(epochs=6, learning_rate=1e-3, batch=32, seed=0)
 
 
 def make_data(folder: Path) -> Task:
