@@ -79,9 +79,10 @@ def _write_and_measure(
     progress: Progress,
 ) -> Exported:
     with writing(folder):
-        artefact.save(bench.build(plan), plan, folder, original=bench.model.config)
+        compressed = bench.build(plan)
+        artefact.save(compressed, plan, folder, original=bench.model.config)
         load_tokenizer(settings.model).save_pretrained(folder)
-        bench.runtime.save(bench.build(plan), folder)
+        bench.runtime.save(compressed, folder)
     with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
         baseline = bench.anatomy.identity()
         measured = measure_whole(
