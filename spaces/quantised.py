@@ -71,6 +71,21 @@ def affine_range(values: Tensor, bits: int) -> tuple[float, int]:
     return best[1] * unit, best[2]
 
 
+def rounded_inputs(inputs: Tensor, scale: Tensor | None, zero_point: Tensor | None, bits: int | None) -> Tensor:
+    """The values that the codes of these inputs stand for; the inputs themselves where `bits` is None.
+
+    Args:
+        inputs: any shape, float.
+        scale: scalar, calibrated.
+        zero_point: scalar, calibrated.
+        bits: 2 to 8, or None for inputs that stay float.
+    """
+    if bits is None:
+        return inputs
+    assert scale is not None and zero_point is not None
+    return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, 0, 2**bits - 1)
+
+
 class QuantLinear(nn.Module):
     """A Linear with quantised weights and, where calibrated, quantised inputs.
 
@@ -117,11 +132,7 @@ class QuantLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out."""
-        if self.precision.activation_bits is not None:
-            assert self.input_scale is not None and self.input_zero_point is not None
-            inputs = torch.fake_quantize_per_tensor_affine(
-                inputs, self.input_scale, self.input_zero_point, 0, 2**self.precision.activation_bits - 1
-            )
+        inputs = rounded_inputs(inputs, self.input_scale, self.input_zero_point, self.precision.activation_bits)
         return functional.linear(inputs, self.dense_weight(), self.bias)
 
     def extra_repr(self) -> str:

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from ...spaces.build import copy_sharing_parameters
 from ...spaces.plan import Precision
-from ...spaces.quantised import QuantLinear
+from ...spaces.quantised import QuantLinear, rounded_inputs
 from ...spaces.workbench import Inputs
 from ..devices import Device
 from ..machine import instruction_sets
@@ -140,11 +140,7 @@ class DenseQuantLinear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
-        if self._input_bits is not None:
-            assert self.input_scale is not None and self.input_zero_point is not None
-            inputs = torch.fake_quantize_per_tensor_affine(
-                inputs, self.input_scale, self.input_zero_point, 0, 2**self._input_bits - 1
-            )
+        inputs = rounded_inputs(inputs, self.input_scale, self.input_zero_point, self._input_bits)
         return functional.linear(inputs, self.weight, self.bias)
 
 
