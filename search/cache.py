@@ -3,12 +3,14 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..errors import StorageError
 
@@ -38,6 +40,39 @@ class Cache:
             replace_file(self.folder / f"{key}.json", json.dumps(value))
 
 
+    def get_tensors(self, key: str) -> dict[str, dict[str, Tensor]] | None:
+        """Tensors kept by `put_tensors`, or None; a damaged file counts as absent."""
+        try:
+            flat = load_file(self.folder / f"{key}.safetensors")
+        except (OSError, SafetensorError):
+            return None
+        return unflatten(flat)
+
+    def put_tensors(self, key: str, value: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Keeps tensors by two names each.
+
+        Raises:
+            StorageError: if the disk does not take it.
+        """
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_tensors(self.folder / f"{key}.safetensors", flatten(value), {})
+
+
+def flatten(value: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Both names joined by a slash, which neither of them holds."""
+    return {f"{place}/{name}": tensor for place, tensors in value.items() for name, tensor in tensors.items()}
+
+
+def unflatten(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The inverse of `flatten`."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for title, tensor in flat.items():
+        place, _, name = title.partition("/")
+        found.setdefault(place, {})[name] = tensor
+    return found
+
+
 def replace_file(path: Path, text: str) -> None:
     """Writes a text file so that a reader sees the old content or the new, never a part."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
@@ -45,6 +80,18 @@ def replace_file(path: Path, text: str) -> None:
         with draft.open("w", encoding="utf8") as file:
             file.write(text)
             file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def replace_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
+    """The same for a file of tensors, with facts beside them."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata=dict(facts))
+        with draft.open("rb") as file:
             os.fsync(file.fileno())
         draft.replace(path)
     finally:

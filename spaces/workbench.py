@@ -13,7 +13,7 @@ from .anatomy import Anatomy
 from .plan import Plan
 
 Inputs = Mapping[str, Tensor]
-Material = Mapping[str, Mapping[str, float]]
+Material = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,9 @@ class Workbench(Protocol):
 
     def removal_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         """The greedy order of an assembled stack, at least `depth` removals long, found when first needed."""
+
+    def modular_layers(self) -> Material:
+        """Stack and layer, such as "encoder.m2.1" -> the parameters of that modular layer; trained when first needed."""
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns, kept under a key of content for this and later runs."""

@@ -77,7 +77,7 @@ class Bits:
                 module.set_submodule(path, QuantEmbedding(part, treatment.precision))
             elif isinstance(part, nn.Linear):
                 found = None if material is None else material.get(f"{site.name}.{kind}")
-                input_range = None if found is None else (found["scale"], int(found["zero_point"]))
+                input_range = None if found is None else (float(found["scale"]), int(found["zero_point"]))
                 module.set_submodule(path, QuantLinear(part, treatment.precision, input_range=input_range))
             else:
                 raise PlanError(f"{site.name}.{kind} is a {type(part).__name__}, which has no quantised form.")
@@ -129,7 +129,10 @@ def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
     for hook in hooks:
         hook.remove()
     ranges = {name: affine_range(torch.cat(parts), bits) for name, parts in samples.items()}
-    return {name: {"scale": scale, "zero_point": zero_point} for name, (scale, zero_point) in ranges.items()}
+    return {
+        name: {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
+        for name, (scale, zero_point) in ranges.items()
+    }
 
 
 def _sample(values: Tensor, generator: torch.Generator) -> Tensor:

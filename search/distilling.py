@@ -1,0 +1,185 @@
+"""The training loop of distillation: any parameters of an assembly learn from the original; resumable and exact."""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from ..errors import SearchError, SettingError
+from ..profilers.machine import instruction_sets
+from .batching import endless
+from .cache import replace_tensors
+from .data import Examples
+from .distillation import Pair, Standing
+from .progress import Progress
+
+_BETAS = (0.9, 0.98)
+_WEIGHT_DECAY = 0.01
+_MAX_GRADIENT_NORM = 1.0
+_LAST_RATE = 0.02
+_CHECKPOINT_STEPS = 100
+_NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long, how fast and how much at a time.
+
+    Attributes:
+        steps: of the optimiser.
+        learning_rate: of AdamW after warming up; it falls along a cosine to a fiftieth.
+        warmup: share of the steps over which the learning rate rises from 0.
+        tokens: per batch, padding included; of source or target, whichever is longer.
+        accumulate: batches per step.
+        precision: of the products, "float32", "bfloat16", or "auto" for bfloat16 where the device multiplies in it.
+        seed: of everything random.
+    """
+
+    steps: int = 3000
+    learning_rate: float = 5e-4
+    warmup: float = 0.05
+    tokens: int = 1600
+    accumulate: int = 1
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.tokens, self.accumulate) < 1 or not self.learning_rate > 0 or not 0 <= self.warmup < 1:
+            raise SettingError(
+                "training needs steps, tokens and accumulate >= 1, learning_rate > 0 and 0 <= warmup < 1; got "
+                f"{self.steps}, {self.tokens}, {self.accumulate}, {self.learning_rate} and {self.warmup}."
+            )
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise SettingError.unknown("precision", self.precision, ("auto", "float32", "bfloat16"))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        warm = math.ceil(self.warmup * self.steps)
+        if step < warm:
+            return self.learning_rate * (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        return self.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def distil(
+    pair: Pair,
+    learning: Mapping[str, nn.Parameter],
+    draw: Callable[[int], Standing],
+    examples: Examples,
+    schedule: Schedule,
+    progress: Progress,
+    *,
+    what: str,
+    checkpoint: Path | None = None,
+    key: str = "",
+) -> list[dict[str, float]]:
+    """Trains parameters of a pair's student in place; the same arguments on the same machine give the same numbers.
+
+    Args:
+        pair: original and assembly, on the device to train on.
+        learning: name -> parameter; all others must not require gradients.
+        draw: number of a batch -> what stands in it; the same number always gives the same.
+        examples: of the train split.
+        schedule: how long and how fast.
+        progress: where to say how far it is.
+        what: what the progress is called.
+        checkpoint: a file to keep the state in, from which the same call goes on; None to keep nothing. It is removed
+            at the end by who keeps the result.
+        key: of all that decides the result; a checkpoint with another one is not used.
+
+    Returns:
+        Unweighted losses of every step of this call.
+
+    Raises:
+        SearchError: if a loss is not finite.
+    """
+    device = next(iter(learning.values())).device
+    optimizer = torch.optim.AdamW(
+        learning.values(), lr=schedule.learning_rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY, foreach=True
+    )
+    begun = 0 if checkpoint is None else _restore(checkpoint, key, learning, optimizer)
+    batches = endless(_lengths(examples), schedule.tokens, schedule.seed, skip=begun * schedule.accumulate)
+    history: list[dict[str, float]] = []
+    with progress.stage(what, schedule.steps) as report:
+        for step in range(begun, schedule.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            sums: dict[str, float] = {}
+            for part in range(schedule.accumulate):
+                batch = {name: value.to(device) for name, value in examples.with_labels(next(batches)).items()}
+                with half_precision(device, schedule.precision):
+                    found = pair.losses(batch, draw(step * schedule.accumulate + part))
+                    total = pair.total(found) / schedule.accumulate
+                if total.requires_grad:
+                    total.backward()
+                for name, value in found.items():
+                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / schedule.accumulate
+            if not all(map(math.isfinite, sums.values())):
+                raise SearchError(f"{what} diverged at step {step}: {sums}; lower the learning rate.")
+            clip_grad_norm_(learning.values(), _MAX_GRADIENT_NORM)
+            optimizer.step()
+            optimizer.zero_grad()
+            history.append(sums)
+            report(step + 1, ", ".join(f"{name} {value:.3f}" for name, value in sums.items()))
+            if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0 and step + 1 < schedule.steps:
+                _keep(checkpoint, key, step + 1, learning, optimizer)
+    return history
+
+
+def half_precision(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Products in bfloat16 where that is asked for, or native to the device and left to it."""
+    if precision == "auto":
+        if device.type == "cpu":
+            native = bool(_NATIVE_BF16 & set(instruction_sets()))
+        else:
+            native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=native)
+
+
+def _lengths(examples: Examples) -> list[int]:
+    return examples.lengths()
+
+
+def _keep(
+    path: Path, key: str, step: int, learning: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Writes all that the next step depends on."""
+    tensors: dict[str, Tensor] = {}
+    for name, parameter in learning.items():
+        tensors[f"value {name}"] = parameter.detach()
+        for kind, value in optimizer.state[parameter].items():
+            tensors[f"{kind} {name}"] = value
+    replace_tensors(path, tensors, {"key": key, "step": str(step)})
+
+
+def _restore(
+    path: Path, key: str, learning: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+) -> int:
+    """Reads a checkpoint of the same training; returns the steps it has done, 0 where there is none to use."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts = file.metadata()
+            if facts["key"] != key:
+                return 0
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, KeyError):
+        return 0
+    with torch.no_grad():
+        for name, parameter in learning.items():
+            parameter.copy_(tensors.pop(f"value {name}"))
+    by_name = dict(learning)
+    for title, tensor in tensors.items():
+        kind, _, name = title.partition(" ")
+        # AdamW counts its steps on the CPU.
+        optimizer.state[by_name[name]][kind] = tensor.to(tensor.device if kind == "step" else by_name[name].device)
+    return int(facts["step"])

@@ -1,0 +1,198 @@
+"""Training modular layers: once, for every size a stack may be assembled to.
+
+What [Zhou2023] states: modular layers of several granularities are trained together by multi-grained module replacing
+and distillation from the original, and assembled without further training. Its schedule and weights are unpublished;
+those here are ours. Replacing with a rising probability is that of [Xu2020] (BERT-of-Theseus).
+
+[Zhou2023]: Zhou, Le Bras, Choi, "Modular Transformers", Findings of ACL 2023, arXiv 2306.02379.
+[Xu2020]: Xu, Zhou, Ge, Wei, Zhou, "BERT-of-Theseus", EMNLP 2020, arXiv 2002.02925.
+"""
+
+import copy
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..errors import SettingError
+from ..spaces.anatomy import Anatomy, StackAnatomy
+from ..spaces.build import copy_sharing_parameters
+from ..spaces.plan import Layer
+from ..spaces.tilings import GRANULARITIES, draw, draw_uniform, fitting, layers_of
+from .distillation import Losses, Pair, Standing
+from .distilling import Schedule
+from .progress import Progress
+
+Start = Literal["measured", "first", "last", "lowest"]
+STARTS = ("measured", "first", "last", "lowest")
+
+
+@dataclass(frozen=True, slots=True)
+class Curriculum:
+    """How much is replaced, and how coarsely, as training goes on.
+
+    Attributes:
+        first: probability of replacing at the first step.
+        last: probability once the ramp is over.
+        ramp: share of the steps over which it rises linearly.
+        unlocked: share of the steps after which the coarsest granularity is drawn, too; finer ones come earlier, at
+            equal distances, the finest at once.
+        uniform: share of draws in which a stack gets pieces of one size; in the others all sizes mix.
+    """
+
+    first: float = 0.5
+    last: float = 1.0
+    ramp: float = 0.3
+    unlocked: float = 0.2
+    uniform: float = 0.5
+
+    def probability(self, progress: float) -> float:
+        """Of replacing, at a share of the steps."""
+        return min(self.last, self.first + (self.last - self.first) * progress / self.ramp) if self.ramp else self.last
+
+    def granularities(self, fit: tuple[int, ...], progress: float) -> tuple[int, ...]:
+        """Those drawn at a share of the steps."""
+        steps = max(1, len(fit) - 1)
+        return tuple(size for rank, size in enumerate(fit) if progress >= self.unlocked * rank / steps)
+
+    def draw(self, n_layers: int, fit: tuple[int, ...], progress: float, random: Random) -> tuple[Layer, ...]:
+        """What stands in a stack at one step."""
+        kind = draw_uniform if random.random() < self.uniform else draw
+        return layers_of(kind(n_layers, self.granularities(fit, progress), self.probability(progress), random))
+
+
+@dataclass(frozen=True, slots=True)
+class Modular:
+    """How modular layers are made.
+
+    Attributes:
+        granularities: how many layers one may stand for; those that do not divide a stack are left out for it.
+        start: what a modular layer starts as: "measured" is the layer of its group that alone comes nearest to what
+            the whole group gives out, "first" and "last" are those of the group, "lowest" are the first layers of the
+            stack, as in BERT-of-Theseus.
+        losses: weights of what it learns from.
+        curriculum: what is replaced as training goes on.
+        schedule: how long and how fast.
+    """
+
+    granularities: tuple[int, ...] = GRANULARITIES
+    start: Start = "measured"
+    losses: Losses = field(default_factory=Losses)
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    schedule: Schedule = field(default_factory=Schedule)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "granularities", fitting(math.lcm(*self.granularities), self.granularities))
+        if self.start not in STARTS:
+            raise SettingError.unknown("start", self.start, STARTS)
+
+    def standing(self, anatomy: Anatomy, batch: int, of: int) -> Standing:
+        """What stands in a batch; every batch number has its own random numbers, so that a resumed training agrees.
+
+        Args:
+            anatomy: of the original.
+            batch: its number.
+            of: how many there will be.
+        """
+        random = Random(f"{self.schedule.seed} batch {batch}")
+        return {
+            stack.name: self.curriculum.draw(
+                stack.n_layers, fitting(stack.n_layers, self.granularities), batch / of, random
+            )
+            for stack in anatomy.stacks
+        }
+
+    def guess(self, layer: Layer) -> int:
+        """Index of the original a modular layer starts as, before anything is measured."""
+        if self.start == "lowest":
+            return layer.index
+        return layer.originals[-1 if self.start == "last" else 0]
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        return cls(
+            tuple(data["granularities"]),
+            data["start"],
+            Losses(**data["losses"]),
+            Curriculum(**data["curriculum"]),
+            Schedule(**data["schedule"]),
+        )
+
+
+def modular_layers(stack: StackAnatomy, granularities: tuple[int, ...]) -> tuple[Layer, ...]:
+    """All modular layers of a stack, fine to coarse."""
+    return tuple(
+        Layer(index, size)
+        for size in fitting(stack.n_layers, granularities)
+        for index in range(stack.n_layers // size)
+    )
+
+
+def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, device: torch.device) -> Pair:
+    """The original beside an assembly of it in which modular layers learn, on a device; the model is not touched.
+
+    The modular layers start as the settings say, but for "measured", where they start as their group's first: see
+    `start_from_nearest`.
+    """
+    # Attention must be computed openly to be compared; on the CPU its backward pass is also the faster one.
+    teacher, student = (_frozen(copy_sharing_parameters(model)).to(device) for _ in range(2))
+    layers: dict[str, dict[Layer, nn.Module]] = {}
+    for stack in anatomy.stacks:
+        originals = student.get_submodule(stack.path)
+        assert isinstance(originals, nn.ModuleList)
+        own: dict[Layer, nn.Module] = {Layer(index): module for index, module in enumerate(originals)}
+        for layer in modular_layers(stack, settings.granularities):
+            own[layer] = copy.deepcopy(originals[settings.guess(layer)]).requires_grad_(True)
+        layers[stack.name] = own
+    return Pair(teacher, student, anatomy, layers, settings.losses)
+
+
+def learning_of(pair: Pair) -> dict[str, nn.Parameter]:
+    """Name -> parameter of every modular layer: "encoder.m2.1/fc1.weight"."""
+    return {
+        f"{stack}.{layer}/{name}": parameter
+        for stack, layers in pair.layers.items()
+        for layer, module in layers.items()
+        if layer.granularity > 1
+        for name, parameter in module.named_parameters()
+    }
+
+
+def start_from_nearest(pair: Pair, anatomy: Anatomy, batch: Mapping[str, Tensor], progress: Progress) -> dict[str, int]:
+    """Starts every modular layer as the original of its group that alone comes nearest to what the group gives out.
+
+    Args:
+        pair: from `make_pair`.
+        anatomy: of the original.
+        batch: inputs and labels to measure on.
+        progress: where to say how far it is.
+
+    Returns:
+        "encoder.m2.1" -> index of the original chosen.
+    """
+    chosen: dict[str, int] = {}
+    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
+    modular = [(stack, layer) for stack, layers in pair.layers.items() for layer in layers if layer.granularity > 1]
+    pair.show(batch)
+    with progress.stage("choosing where modular layers start", len(modular)) as report:
+        for done, (stack, layer) in enumerate(modular):
+            rest = [one for one in originals[stack] if one.index not in layer.originals]
+            alone = {
+                Layer(index): {**originals, stack: tuple(sorted([*rest, Layer(index)]))} for index in layer.originals
+            }
+            nearest = pair.nearest(batch, stack, alone, until=Layer(layer.originals[-1]))
+            pair.layers[stack][layer].load_state_dict(pair.layers[stack][nearest].state_dict())
+            chosen[f"{stack}.{layer}"] = nearest.index
+            report(done + 1, f"{stack}.{layer} as {nearest}")
+    return chosen
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
+    model.set_attn_implementation("eager")
+    return model.eval().requires_grad_(False)

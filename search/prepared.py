@@ -1,0 +1,232 @@
+"""Modular layers on disk: trained once, checked against what they were trained for, found again."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..errors import ModelError, SettingError
+from ..spaces.anatomy import Anatomy
+from ..spaces.plan import Layer
+from ..spaces.workbench import Inputs, Material
+from .cache import flatten, replace_file, replace_tensors, unflatten, writing
+from .batching import endless
+from .data import Examples
+from .distillation import Pair
+from .distilling import distil, half_precision
+from .modular import Modular, learning_of, make_pair, start_from_nearest
+from .progress import Progress
+
+WEIGHTS_FILE, FACTS_FILE, CHECKPOINT_FILE = "modular.safetensors", "modular.json", "checkpoint.safetensors"
+# Examples that tell where a modular layer starts, and how much harm it does.
+_START_EXAMPLES = 64
+_HARM_TOKENS = 8_192
+_KEPT_STEPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The modular layers of one model.
+
+    Attributes:
+        layers: "encoder.m2.1" -> name of a parameter inside the layer -> value.
+        facts: what they were trained for and how: "identity", "settings", "starts", "harm", "losses", "seconds".
+    """
+
+    layers: Material
+    facts: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        """12 hexadecimal digits of all that decided them."""
+        return key_of(self.facts["identity"], Modular.from_json(self.facts["settings"]))
+
+    @property
+    def settings(self) -> Modular:
+        """How they were trained."""
+        return Modular.from_json(self.facts["settings"])
+
+    def harm(self, stack: str) -> dict[Layer, float]:
+        """Modular layer of a stack -> divergence of the answers from the original's when it alone stands in."""
+        named = {tuple(name.split(".", 1)): value for name, value in self.facts["harm"].items()}
+        return {Layer.parse(layer): float(value) for (where, layer), value in named.items() if where == stack}
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """What `train_modular_layers` wrote into a folder.
+
+        Raises:
+            ModelError: if nothing whole is there.
+        """
+        try:
+            facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf8"))
+            layers = unflatten(load_file(folder / WEIGHTS_FILE))
+            found = cls(layers, facts)
+            assert found.key and set(facts["harm"]) == set(layers)
+        except (OSError, ValueError, KeyError, TypeError, AssertionError, SafetensorError, SettingError) as error:
+            unfinished = (folder / CHECKPOINT_FILE).exists()
+            raise ModelError(
+                f"{folder} holds no whole set of modular layers "
+                + ("yet: its training was cut off; run `paring prepare` with the same options to go on." if unfinished
+                   else f"({type(error).__name__}); make one with `paring prepare MODEL --data DATA --out {folder}`.")
+            ) from error
+        return found
+
+    def refuse_other(self, model_hash: str, where: str) -> None:
+        """Modular layers fit the one model they were trained with.
+
+        Raises:
+            ModelError: if that was another one.
+        """
+        if self.facts["identity"]["model"] != model_hash:
+            raise ModelError(f"the modular layers in {where} were trained for another model; prepare this one anew.")
+
+
+def key_of(identity: Mapping[str, str], settings: Modular) -> str:
+    """12 hexadecimal digits of all that decides the outcome of a training.
+
+    Args:
+        identity: hashes of the model and of the training rows, and what else decides the inputs.
+        settings: how to train.
+    """
+    text = json.dumps({"identity": dict(identity), "settings": asdict(settings)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def train_modular_layers(
+    model: PreTrainedModel,
+    anatomy: Anatomy,
+    examples: Examples,
+    settings: Modular,
+    *,
+    folder: Path,
+    identity: Mapping[str, str],
+    device: torch.device,
+    progress: Progress,
+) -> Prepared:
+    """Trains the modular layers of a model, goes on where it was cut off, or returns those the folder holds.
+
+    Args:
+        model: the original; not touched.
+        anatomy: of the original.
+        examples: of the train split.
+        settings: how.
+        folder: where the layers, and a checkpoint on the way, are kept.
+        identity: hashes of the model and of the training rows, and what else decides the inputs.
+        device: where to train.
+        progress: where to say how far it is.
+
+    Raises:
+        SettingError: if the folder holds layers of another training.
+        SearchError: if training diverges.
+        StorageError: if the disk refuses.
+    """
+    key = key_of(identity, settings)
+    if (folder / FACTS_FILE).exists():
+        known = Prepared.load(folder)
+        if known.key != key:
+            raise SettingError(f"{folder} holds modular layers of another model, other data or other settings; "
+                               "give another folder, or the settings they were made with.")
+        return known
+    started = time.monotonic()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    pair = make_pair(model, anatomy, settings, device)
+    starts = _starts(pair, anatomy, examples, settings, progress, device)
+    history = distil(
+        pair,
+        learning_of(pair),
+        lambda batch: settings.standing(anatomy, batch, settings.schedule.steps * settings.schedule.accumulate),
+        examples,
+        settings.schedule,
+        progress,
+        what="training modular layers",
+        checkpoint=folder / CHECKPOINT_FILE,
+        key=key,
+    )
+    layers = {
+        f"{stack}.{layer}": {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+        for stack, own in pair.layers.items()
+        for layer, module in own.items()
+        if layer.granularity > 1
+    }
+    facts = {
+        "paring": version("paring"),
+        "identity": dict(identity),
+        "settings": asdict(settings),
+        "starts": starts,
+        "harm": _harm(pair, anatomy, examples, settings, progress, device),
+        "last_losses": _mean(history[-_KEPT_STEPS:]),
+        "seconds_of_last_call": time.monotonic() - started,
+        "device": str(device),
+    }
+    with writing(folder):
+        replace_tensors(folder / WEIGHTS_FILE, flatten(layers), {"key": key})
+        replace_file(folder / FACTS_FILE, json.dumps(facts, indent=1))
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+    return Prepared(layers, facts)
+
+
+def _starts(
+    pair: Pair, anatomy: Anatomy, examples: Examples, settings: Modular, progress: Progress, device: torch.device
+) -> dict[str, int]:
+    """Modular layer -> index of the original whose parameters it has before training."""
+    if settings.start == "measured":
+        rows = range(min(_START_EXAMPLES, len(examples)))
+        batch = _on(device, examples.with_labels(rows))
+        with half_precision(device, settings.schedule.precision):
+            return start_from_nearest(pair, anatomy, batch, progress)
+    return {
+        f"{stack}.{layer}": settings.guess(layer)
+        for stack, layers in pair.layers.items()
+        for layer in layers
+        if layer.granularity > 1
+    }
+
+
+def _harm(
+    pair: Pair, anatomy: Anatomy, examples: Examples, settings: Modular, progress: Progress, device: torch.device
+) -> dict[str, float]:
+    """Modular layer -> divergence of the answers from the original's when it alone stands in."""
+    tokens = settings.schedule.tokens
+    batches = endless(examples.lengths(), tokens, settings.schedule.seed)
+    chosen = [_on(device, examples.with_labels(next(batches))) for _ in range(max(1, _HARM_TOKENS // tokens))]
+    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
+    alone = {
+        f"{stack}.{layer}": {
+            **originals,
+            stack: tuple(sorted([*(one for one in originals[stack] if one.index not in layer.originals), layer],
+                                key=lambda one: one.originals.start)),
+        }
+        for stack, layers in pair.layers.items()
+        for layer in layers
+        if layer.granularity > 1
+    }
+    harm = dict.fromkeys(alone, 0.0)
+    with (
+        progress.stage("measuring what each modular layer costs", len(chosen)) as report,
+        half_precision(device, settings.schedule.precision),
+    ):
+        for done, batch in enumerate(chosen):
+            for name, value in pair.divergences(batch, alone).items():
+                harm[name] += value / len(chosen)
+            report(done + 1, "")
+    return harm
+
+
+def _on(device: torch.device, inputs: Inputs) -> dict[str, Tensor]:
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def _mean(history: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(step[name] for step in history) / len(history) for name in (history[0] if history else ())}
