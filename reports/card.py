@@ -22,7 +22,7 @@ def card_of(final: Final, baseline: Final, verdict: str, described: Mapping[str,
     facts, identity = described["facts"], described["identity"]
     gain, metric = final.gain, final.quality.metric
     plain = (
-        "It holds nothing but layers of the original: plain `AutoModel...from_pretrained` loads it too.\n\n"
+        "All its parts are ordinary ones: plain `AutoModel...from_pretrained` loads it too.\n\n"
         if final.plan.is_plain
         else ""
     )

@@ -11,7 +11,7 @@ from ..errors import BudgetError
 from ..search.cache import replace_file, writing
 from ..search.study import Record
 from ..search.trial import Trial
-from ..spaces.anatomy import FAMILIES
+from ..spaces.families import FAMILIES
 from ..spaces.plan import Plan, Slot
 from .figures import front_figure
 from .front import Front, Point, front_of, row_of, trial_point
@@ -19,7 +19,11 @@ from .pick import Pick, pick_from
 from .tables import render
 
 REPORT, FRONT_CSV, FRONT_JSON = "report.html", "front.csv", "front.json"
-_MOST_LINEARS = max(len(stack.linears) for stacks, _ in FAMILIES.values() for stack in stacks)
+# Of the family with the fewest: a plan does not say which family it is for.
+_FEWEST_LINEARS = {
+    name: min(len(s.linears) for forms in FAMILIES.values() for form in forms for s in form.stacks if s.name == name)
+    for name in ("encoder", "decoder")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ def render_page(record: Record, front: Front) -> str:
 
 def blocks_of(plan: Plan) -> list[tuple[str, list[Block]]]:
     """A plan as pictures, one row of blocks per stack."""
-    return [(stack.name, [_block(slot) for slot in stack.slots]) for stack in plan.stacks]
+    return [(stack.name, [_block(slot, _FEWEST_LINEARS[stack.name]) for slot in stack.slots]) for stack in plan.stacks]
 
 
 def _brief(source: str) -> str:
@@ -96,12 +100,12 @@ def _brief(source: str) -> str:
     return "/".join(path.parts[-2:]) if path.is_absolute() else source
 
 
-def _block(slot: Slot) -> Block:
+def _block(slot: Slot, linears: int) -> Block:
     if slot.layer is None:
         return Block("-", 0.0, "dropped")
     done = [f"{kind}: {' '.join(map(str, t.to_json().values()))}" for kind, t in slot.treatments.items]
     quantised = sum(treatment.precision is not None for _, treatment in slot.treatments.items)
-    return Block(str(slot.layer), quantised / _MOST_LINEARS, "; ".join(done) or "as it was")
+    return Block(str(slot.layer), min(1.0, quantised / linears), "; ".join(done) or "as it was")
 
 
 def _rows(front: Front) -> list[tuple[dict[str, object], Point]]:

@@ -1,10 +1,7 @@
-"""Where a model keeps its parts: layer stacks, Linears by kind, embeddings.
-
-One table of families says it all; a new family is a new row. Paths are those of `nn.Module.get_submodule`.
-"""
+"""Where a model keeps its parts: layer stacks, Linears by kind, embeddings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -12,26 +9,8 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
+from .families import FAMILIES, Layout, StackAnatomy
 from .plan import Layer, Plan, Slot, Stack
-
-
-@dataclass(frozen=True, slots=True)
-class StackAnatomy:
-    """One stack of layers.
-
-    Attributes:
-        name: "encoder" or "decoder".
-        path: of the `nn.ModuleList` that holds the layers, from the model.
-        depth_setting: the attribute of the model's config that holds the number of layers.
-        linears: kind of Linear -> its path inside one layer.
-        n_layers: how many layers the original has.
-    """
-
-    name: str
-    path: str
-    depth_setting: str
-    linears: Mapping[str, str]
-    n_layers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +20,8 @@ class Anatomy:
     Attributes:
         family: the model type, as its config names it.
         stacks: its layer stacks, in the order they run.
-        outside: kind -> path of the parts outside the stacks that an axis may change.
+        outside: kind -> path of the tables outside the stacks that an axis may change. Other parts of the model may
+            hold the same table (see `spaces/ties.py`); each table is listed once.
     """
 
     family: str
@@ -59,41 +39,7 @@ class Anatomy:
         return next(stack for stack in self.stacks if stack.name == name)
 
 
-_BERT_LINEARS = MappingProxyType(
-    {
-        "query": "attention.self.query",
-        "key": "attention.self.key",
-        "value": "attention.self.value",
-        "attention_output": "attention.output.dense",
-        "ffn_in": "intermediate.dense",
-        "ffn_out": "output.dense",
-    }
-)
-_DISTILBERT_LINEARS = MappingProxyType(
-    {
-        "query": "attention.q_lin",
-        "key": "attention.k_lin",
-        "value": "attention.v_lin",
-        "attention_output": "attention.out_lin",
-        "ffn_in": "ffn.lin1",
-        "ffn_out": "ffn.lin2",
-    }
-)
-_BERT_STACK = StackAnatomy("encoder", "encoder.layer", "num_hidden_layers", _BERT_LINEARS)
-_DISTILBERT_STACK = StackAnatomy("encoder", "transformer.layer", "n_layers", _DISTILBERT_LINEARS)
-_BERT_OUTSIDE = MappingProxyType({"embeddings": "embeddings.word_embeddings"})
-
 Part = TypeVar("Part", bound=nn.Module)
-
-# Paths are those inside the base model; `anatomy_of` puts the base model's own name in front.
-FAMILIES: Mapping[str, tuple[tuple[StackAnatomy, ...], Mapping[str, str]]] = MappingProxyType(
-    {
-        "bert": ((_BERT_STACK,), _BERT_OUTSIDE),
-        "roberta": ((_BERT_STACK,), _BERT_OUTSIDE),
-        "electra": ((_BERT_STACK,), _BERT_OUTSIDE),
-        "distilbert": ((_DISTILBERT_STACK,), _BERT_OUTSIDE),
-    }
-)
 
 
 def anatomy_of(model: PreTrainedModel) -> Anatomy:
@@ -108,24 +54,29 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     family = str(model.config.model_type)
     if family not in FAMILIES:
         raise ModelError(f"unknown model family {family!r}; paring knows: {', '.join(sorted(FAMILIES))}.")
-    stacks, outside = FAMILIES[family]
+    misfits = []
+    for layout in FAMILIES[family]:
+        try:
+            return _place(model, family, layout)
+        except ModelError as error:
+            misfits.append(str(error))
+    raise ModelError(" ".join(misfits))
+
+
+def _place(model: PreTrainedModel, family: str, layout: Layout) -> Anatomy:
+    """The anatomy of a model of this layout; an error where a part is missing."""
     prefix = f"{model.base_model_prefix}." if hasattr(model, model.base_model_prefix) else ""
-    placed = tuple(
-        StackAnatomy(
-            stack.name,
-            prefix + stack.path,
-            stack.depth_setting,
-            stack.linears,
-            len(_find(model, prefix + stack.path, nn.ModuleList)),
-        )
-        for stack in stacks
+    stacks = tuple(
+        replace(stack, path=prefix + stack.path, n_layers=len(_find(model, prefix + stack.path, nn.ModuleList)))
+        for stack in layout.stacks
     )
-    for stack in placed:
+    for stack in stacks:
         for path in stack.linears.values():
             _find(model, f"{stack.path}.0.{path}", nn.Linear)
-    for path in outside.values():
-        _find(model, prefix + path, nn.Embedding)
-    return Anatomy(family, placed, MappingProxyType({kind: prefix + path for kind, path in outside.items()}))
+    tables: dict[int, tuple[str, str]] = {}
+    for kind, path in layout.outside.items():
+        tables.setdefault(id(_find(model, prefix + path, nn.Embedding).weight), (kind, prefix + path))
+    return Anatomy(family, stacks, MappingProxyType(dict(tables.values())))
 
 
 def _find(model: nn.Module, path: str, kind: type[Part]) -> Part:

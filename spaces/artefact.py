@@ -1,14 +1,15 @@
 """Models on disk: the original as Hugging Face saves it, and a compressed model with its plan.
 
-A compressed model that only lost layers is an ordinary Hugging Face folder. Any other is `plan.json`, the original's
-`config.json` and `paring.safetensors`; the file does not bear Hugging Face's name for weights, so that plain
-`from_pretrained` refuses it instead of quietly starting from random numbers.
+A compressed model that kept its parts as they were, and only has fewer or other layers, is an ordinary Hugging Face
+folder. Any other is `plan.json`, the original's `config.json` and `paring.safetensors`; the file does not bear Hugging
+Face's name for weights, so that plain `from_pretrained` refuses it instead of quietly starting from random numbers. A
+tensor that the model holds under several names is stored once; the file's metadata says which names are the same.
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -16,20 +17,23 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
+from transformers.utils import GENERATION_CONFIG_NAME
 
 from ..errors import ModelError, PlanError
 from .anatomy import anatomy_of
 from .build import build
 from .plan import Plan
+from .ties import distinct_tensors, tie, tied_names, with_tied
 
 PLAN_FILE = "plan.json"
 PACKED_WEIGHTS = "paring.safetensors"
 PLAIN_WEIGHTS = "model.safetensors"
+_TIES = "paring.ties"
 
 
 def load_original(source: str) -> PreTrainedModel:
@@ -103,11 +107,13 @@ def save(compressed: PreTrainedModel, plan: Plan, folder: Path, *, original: Pre
         with quiet_transformers():
             compressed.save_pretrained(folder)
     else:
-        tensors = {name: tensor.contiguous() for name, tensor in compressed.state_dict().items()}
-        save_file(tensors, folder / PACKED_WEIGHTS, metadata={"format": "pt"})
+        metadata = {"format": "pt", _TIES: json.dumps(tied_names(compressed))}
+        save_file(distinct_tensors(compressed), folder / PACKED_WEIGHTS, metadata=metadata)
         config = copy.deepcopy(original)
         config.architectures = [type(compressed).__name__]
         config.save_pretrained(folder)
+        if compressed.can_generate() and compressed.generation_config is not None:
+            compressed.generation_config.save_pretrained(folder)
     text = json.dumps({"paring": version("paring"), "plan": plan.to_json()}, indent=1)
     (folder / PLAN_FILE).write_text(text + "\n", encoding="utf8")
 
@@ -119,19 +125,7 @@ def load(folder: Path) -> tuple[PreTrainedModel, Plan]:
         ModelError: if the folder was not written by `save`, or is damaged.
     """
     plan = read_plan(folder)
-    config = load_config(str(folder))
-    weights = folder / (PLAIN_WEIGHTS if plan.is_plain else PACKED_WEIGHTS)
-    try:
-        # Copies: a tensor inside the file's memory map would keep the whole map alive once others are repacked.
-        tensors = {name: tensor.clone() for name, tensor in load_file(weights).items()}
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{weights} does not load: {_first_line(error)}") from error
-    skeleton = _skeleton(config, str(folder))
-    try:
-        model = _check_plain(skeleton, plan) if plan.is_plain else build(skeleton, plan, materials=None)
-        model.load_state_dict(tensors, strict=True, assign=True)
-    except (RuntimeError, PlanError) as error:
-        raise ModelError(f"{weights} does not hold the model of its {PLAN_FILE}: {_first_line(error)}") from error
+    model = _load_plain(folder, plan) if plan.is_plain else _load_packed(folder, plan)
     model.requires_grad_(False)
     return model.eval(), plan
 
@@ -159,9 +153,8 @@ def model_class(source: str) -> type[PreTrainedModel]:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of all tensors that a saved model holds, shared ones once."""
-    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    """Bytes of all tensors that a saved model holds; one that it holds under several names counts once."""
+    return sum(tensor.nbytes for tensor in distinct_tensors(model).values())
 
 
 def _class_of(config: PretrainedConfig, source: str) -> type[PreTrainedModel]:
@@ -173,22 +166,59 @@ def _class_of(config: PretrainedConfig, source: str) -> type[PreTrainedModel]:
     return found
 
 
-def _skeleton(config: PretrainedConfig, source: str) -> PreTrainedModel:
-    """The model with its buffers, but with parameters of shape only, so that no memory is touched twice."""
-    with no_init_weights():
-        model = _class_of(config, source)(config)
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            module.register_parameter(name, nn.Parameter(parameter.to("meta"), requires_grad=False))
-    return model
-
-
-def _check_plain(model: PreTrainedModel, plan: Plan) -> PreTrainedModel:
-    """The model, if it has as many layers as its plan left."""
+def _load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
+    """An ordinary Hugging Face folder, if it has as many layers as its plan left."""
+    model = load_original(str(folder))
     for stack in anatomy_of(model).stacks:
         standing = len(plan.stack(stack.name).slots) - len(plan.stack(stack.name).dropped)
         if standing != stack.n_layers:
-            raise PlanError(f"the plan leaves {standing} layers in {stack.name}, the model has {stack.n_layers}.")
+            raise ModelError(
+                f"{folder} does not hold the model of its {PLAN_FILE}: "
+                f"that leaves {standing} layers in {stack.name}, the model has {stack.n_layers}."
+            )
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
+
+
+def _load_packed(folder: Path, plan: Plan) -> PreTrainedModel:
+    """The skeleton of a plan, filled with the stored tensors."""
+    config = load_config(str(folder))
+    weights = folder / PACKED_WEIGHTS
+    try:
+        with safe_open(weights, framework="pt") as file:
+            ties: dict[str, str] = json.loads((file.metadata() or {}).get(_TIES, "{}"))
+            # Copies: a tensor inside the file's memory map would keep the whole map alive once others are repacked.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise ModelError(f"{weights} does not load: {_first_line(error)}") from error
+    skeleton = _skeleton(config, str(folder), apart=tensors)
+    try:
+        model = build(skeleton, plan, materials=None)
+        model.load_state_dict(with_tied(tensors, ties), strict=True, assign=True)
+        tie(model, ties)
+    except (RuntimeError, PlanError, AttributeError) as error:
+        raise ModelError(f"{weights} does not hold the model of its {PLAN_FILE}: {_first_line(error)}") from error
+    if (folder / GENERATION_CONFIG_NAME).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)
+    return model
+
+
+def _skeleton(config: PretrainedConfig, source: str, *, apart: Container[str]) -> PreTrainedModel:
+    """The model with its buffers, but with parameters of shape only, so that no memory is touched twice.
+
+    Args:
+        config: of the original.
+        source: where it came from.
+        apart: names that are stored; two of them are never the same parameter, whatever the config says.
+    """
+    with no_init_weights():
+        model = _class_of(config, source)(config)
+    ties = {name: first for name, first in tied_names(model).items() if name not in apart}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            module.register_parameter(name, nn.Parameter(parameter.to("meta"), requires_grad=False))
+    tie(model, ties)
     return model
 
 

@@ -1,17 +1,19 @@
 """The only place that turns a plan into modules."""
 
 import copy
-from collections.abc import Mapping
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import PlanError
 from . import axes
-from .anatomy import Anatomy, StackAnatomy, anatomy_of
+from .anatomy import Anatomy, anatomy_of
 from .axes import Site
+from .families import StackAnatomy
 from .plan import ORIGINAL_WEIGHTS, Plan, Stack, Treatments
+from .ties import tie, tied_names, with_tied
 from .workbench import Material
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -34,6 +36,7 @@ def build(
         plan: made for a model of this anatomy.
         materials: axis -> what its `prepare` returned for this plan; None to get the shapes only, for a skeleton.
         weights: tensors by name that replace those of the original first; needed where the plan names its own weights.
+            One that the original holds under several names may be given under the first only.
 
     Raises:
         PlanError: if the plan does not fit the model.
@@ -44,9 +47,13 @@ def build(
         raise PlanError(f"the plan starts from the weights {plan.weights!r}, which were not given.")
     compressed = copy_sharing_parameters(model)
     if weights is not None:
-        compressed.load_state_dict(weights, strict=True, assign=True)
+        ties = tied_names(compressed)
+        compressed.load_state_dict(with_tied(weights, ties), strict=True, assign=True)
+        tie(compressed, ties)
     for stack in plan.stacks:
         _realise_stack(compressed, stack, anatomy.stack(stack.name), materials)
+    if any(stack.dropped or len(stack.slots) < anatomy.stack(stack.name).n_layers for stack in plan.stacks):
+        _set_depths(compressed, anatomy)
     site = Site("outside", None, plan.outside, anatomy.outside)
     realised = _realise(compressed, site, materials)
     assert isinstance(realised, PreTrainedModel)
@@ -96,9 +103,54 @@ def _realise_stack(
     for position, slot in enumerate(stack.slots):
         if slot.layer is not None:
             site = Site(f"{stack.name}.{position}", slot.layer, slot.treatments, anatomy.linears)
-            layers.append(_realise(originals[slot.layer.index], site, materials))
+            layers.append(_realise(originals[slot.layer.originals.start], site, materials))
+    settle_layers(layers, first=originals[0])
     model.set_submodule(anatomy.path, nn.ModuleList(layers))
-    setattr(model.config, anatomy.depth_setting, len(layers))
+
+
+def settle_layers(layers: Sequence[nn.Module], *, first: nn.Module) -> None:
+    """Gives layers what depends on where they stand in their stack; they are changed in place.
+
+    Caches go by the layer's number. T5 keeps the position bias of a whole stack in its first layer.
+
+    Args:
+        layers: all that stand in one stack, in order; each its own module.
+        first: the first layer of the original stack, which may be one of them; where its position bias comes from.
+    """
+    biases = {
+        name: copy_sharing_parameters(part.relative_attention_bias)
+        for name, part in first.named_modules()
+        if getattr(part, "has_relative_attention_bias", False)
+    }
+    for position, layer in enumerate(layers):
+        numbered: list[Any] = [part for part in layer.modules() if isinstance(getattr(part, "layer_idx", None), int)]
+        for part in numbered:
+            part.layer_idx = position
+        for name, bias in biases.items():
+            _set_position_bias(layer.get_submodule(name), bias if position == 0 else None)
+
+
+def _set_position_bias(attention: Any, bias: nn.Module | None) -> None:
+    """Gives an attention of T5 the bias, if it has none; or takes its own away where none is given."""
+    if bias is not None and not attention.has_relative_attention_bias:
+        attention.relative_attention_bias = bias
+    elif bias is None and attention.has_relative_attention_bias:
+        del attention.relative_attention_bias
+    attention.has_relative_attention_bias = bias is not None
+
+
+def _set_depths(model: PreTrainedModel, anatomy: Anatomy) -> None:
+    """Writes the numbers of layers into every config that the model holds, as loading it from its config would."""
+    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
+    depths = [(stack, len(list(model.get_submodule(stack.path).children()))) for stack in anatomy.stacks]
+    for stack, depth in depths:
+        for config in configs.values():
+            for setting in stack.depth_settings:
+                setattr(config, setting, depth)
+    for stack, depth in depths:
+        own = getattr(model.get_submodule(stack.path.rpartition(".")[0]), "config", model.config)
+        if own is not model.config:  # T5: each stack reads its own copy, under the name of an encoder's depth
+            own.num_hidden_layers = depth
 
 
 def _realise(module: nn.Module, site: Site, materials: Mapping[str, Material] | None) -> nn.Module:

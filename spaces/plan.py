@@ -252,15 +252,18 @@ class Plan:
 
     @property
     def is_plain(self) -> bool:
-        """Whether an ordinary Hugging Face model of the same class can hold the result: only layers were left out."""
-        return not self.treatments() and all(
-            slot.layer is None or slot.layer.granularity == 1 for stack in self.stacks for slot in stack.slots
-        )
+        """Whether an ordinary Hugging Face model of the same class can hold the result: no part was treated.
+
+        Layers may be fewer, and modular ones have the shapes of those they stand for.
+        """
+        return not self.treatments()
 
     @property
     def is_identity(self) -> bool:
         """Whether nothing was changed: the baseline."""
-        return self.is_plain and self.weights == ORIGINAL_WEIGHTS and not any(stack.dropped for stack in self.stacks)
+        layers = [slot.layer for stack in self.stacks for slot in stack.slots]
+        unchanged = all(layer is not None and layer.granularity == 1 for layer in layers)
+        return self.is_plain and self.weights == ORIGINAL_WEIGHTS and unchanged
 
     @property
     def fingerprint(self) -> str:

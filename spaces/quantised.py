@@ -93,6 +93,7 @@ class QuantLinear(nn.Module):
     (float32) and `input_zero_point` (int32), both scalars.
     """
 
+    weight: None = None  # T5 asks its Linears for the type of their weight, to cast to it where there is one
     codes: Tensor
     scale: Tensor
     bias: Tensor | None

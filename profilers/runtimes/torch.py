@@ -86,6 +86,8 @@ def has_int8_kernel(precision: Precision) -> bool:
 class Int8Linear(nn.Module):
     """The meaning of an 8-bit `QuantLinear` in one integer matrix product; holds the packed weight only."""
 
+    weight: None = None  # see `QuantLinear`
+
     def __init__(self, meaning: QuantLinear) -> None:
         super().__init__()
         assert meaning.input_scale is not None and meaning.input_zero_point is not None

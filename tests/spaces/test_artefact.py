@@ -99,7 +99,7 @@ EXPORTED: list[tuple[str, Damage, str]] = [
     (
         "plan of another model",
         lambda f: edit(f / "plan.json", plan=DEEPER.to_json()),
-        r"does not hold|does not load|another model",
+        r"does not hold|do not load|another model",
     ),
 ]
 

@@ -91,7 +91,7 @@ def test_in_float_takes_away_precisions_only() -> None:
     [
         (encoder(Slot(Layer(0)), Slot(Layer(1))), True),
         (encoder(Slot(None), Slot(Layer(1))), True),
-        (encoder(Slot(Layer(0, 2))), False),
+        (encoder(Slot(Layer(0, 2))), True),
         (encoder(Slot(Layer(0), Treatments.of({"query": Treatment(rank=4)}))), False),
         (Plan((Stack("encoder", (Slot(Layer(0)),)),), Treatments.of({"embeddings": W8})), False),
         (Plan((Stack("encoder", (Slot(Layer(0)),)),), weights="tuned-1"), True),
@@ -99,6 +99,20 @@ def test_in_float_takes_away_precisions_only() -> None:
 )
 def test_is_plain(plan: Plan, plain: bool) -> None:
     assert plan.is_plain is plain
+
+
+@pytest.mark.parametrize(
+    ("plan", "identity"),
+    [
+        (encoder(Slot(Layer(0)), Slot(Layer(1))), True),
+        (encoder(Slot(None), Slot(Layer(1))), False),
+        (encoder(Slot(Layer(0, 2)), Slot(Layer(2))), False),
+        (encoder(Slot(Layer(0), Treatments.of({"key": W8}))), False),
+        (Plan((Stack("encoder", (Slot(Layer(0)),)),), weights="tuned-1"), False),
+    ],
+)
+def test_is_identity(plan: Plan, identity: bool) -> None:
+    assert plan.is_identity is identity
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""The families paring knows: one table that says where each keeps its parts; a new family is a new row.
+
+Paths are those of `nn.Module.get_submodule`, from the base model. A family that comes in several forms lists one layout
+for each; the first whose parts are all there is the one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class StackAnatomy:
+    """One stack of layers.
+
+    Attributes:
+        name: "encoder" or "decoder".
+        path: of the `nn.ModuleList` that holds the layers.
+        depth_settings: the attributes of the model's config that hold the number of layers.
+        linears: kind of Linear -> its path inside one layer.
+        n_layers: how many layers the original has.
+    """
+
+    name: str
+    path: str
+    depth_settings: tuple[str, ...]
+    linears: Mapping[str, str]
+    n_layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a model of one form keeps its parts.
+
+    Attributes:
+        stacks: its layer stacks, in the order they run.
+        outside: kind -> path of the tables outside the stacks that an axis may change. A table that is the same
+            parameter as an earlier one is no part of its own.
+    """
+
+    stacks: tuple[StackAnatomy, ...]
+    outside: Mapping[str, str]
+
+
+def _linears(prefix: str = "", **paths: str) -> Mapping[str, str]:
+    """Kinds -> paths, all behind the same prefix."""
+    return MappingProxyType({kind: prefix + path for kind, path in paths.items()})
+
+
+def _joined(*parts: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType({kind: path for part in parts for kind, path in part.items()})
+
+
+_BERT_LINEARS = _linears(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    attention_output="attention.output.dense",
+    ffn_in="intermediate.dense",
+    ffn_out="output.dense",
+)
+_DISTILBERT_LINEARS = _joined(
+    _linears("attention.", query="q_lin", key="k_lin", value="v_lin", attention_output="out_lin"),
+    _linears("ffn.", ffn_in="lin1", ffn_out="lin2"),
+)
+_WORDS = MappingProxyType({"embeddings": "embeddings.word_embeddings"})
+_BERT = Layout((StackAnatomy("encoder", "encoder.layer", ("num_hidden_layers",), _BERT_LINEARS),), _WORDS)
+_DISTILBERT = Layout((StackAnatomy("encoder", "transformer.layer", ("n_layers",), _DISTILBERT_LINEARS),), _WORDS)
+
+_SELF = _linears("self_attn.", query="q_proj", key="k_proj", value="v_proj", attention_output="out_proj")
+_CROSS = _linears(
+    "encoder_attn.", cross_query="q_proj", cross_key="k_proj", cross_value="v_proj", cross_output="out_proj"
+)
+_FFN = _linears(ffn_in="fc1", ffn_out="fc2")
+# Where encoder and decoder have a table each, the lookups of both stay apart.
+_TWO_TABLES = MappingProxyType({"embeddings": "encoder.embed_tokens", "decoder_embeddings": "decoder.embed_tokens"})
+_BART = Layout(
+    (
+        StackAnatomy("encoder", "encoder.layers", ("encoder_layers",), _joined(_SELF, _FFN)),
+        StackAnatomy("decoder", "decoder.layers", ("decoder_layers",), _joined(_SELF, _CROSS, _FFN)),
+    ),
+    _TWO_TABLES,
+)
+
+_T5_SELF = _linears("layer.0.SelfAttention.", query="q", key="k", value="v", attention_output="o")
+_T5_CROSS = _linears("layer.1.EncDecAttention.", cross_query="q", cross_key="k", cross_value="v", cross_output="o")
+
+
+def _t5(**ffn: str) -> Layout:
+    """T5 with these feed-forward Linears."""
+    encoder = _linears("layer.1.DenseReluDense.", **ffn)
+    decoder = _linears("layer.2.DenseReluDense.", **ffn)
+    # `generate` of transformers 5 makes its cache as deep as `decoder_layers`; where that is missing, as the encoder.
+    depth = ("num_decoder_layers", "decoder_layers")
+    return Layout(
+        (
+            StackAnatomy("encoder", "encoder.block", ("num_layers",), _joined(_T5_SELF, encoder)),
+            StackAnatomy("decoder", "decoder.block", depth, _joined(_T5_SELF, _T5_CROSS, decoder)),
+        ),
+        _TWO_TABLES,
+    )
+
+
+FAMILIES: Mapping[str, tuple[Layout, ...]] = MappingProxyType(
+    {
+        "bart": (_BART,),
+        "bert": (_BERT,),
+        "distilbert": (_DISTILBERT,),
+        "electra": (_BERT,),
+        "marian": (_BART,),
+        "mbart": (_BART,),
+        "roberta": (_BERT,),
+        "t5": (_t5(ffn_in="wi", ffn_out="wo"), _t5(ffn_gate="wi_0", ffn_in="wi_1", ffn_out="wo")),
+    }
+)
