@@ -11,16 +11,24 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    MarianConfig,
+    MarianMTModel,
+    MBartConfig,
+    MBartForConditionalGeneration,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaForSequenceClassification,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from paring.api import pare
@@ -50,12 +58,20 @@ WORDS = (
     "very",
     "not",
 )
+WRITES = {"pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 2, "decoder_start_token_id": 2}
 GOOD, BAD = ("good", "fine", "great"), ("bad", "poor", "awful")
 
 
 def tiny_model(family: str, *, layers: int = 3, labels: int = 2) -> PreTrainedModel:
-    """A random model of a family: 32 wide, 4 heads; the same weights every time."""
+    """A random model of a family: 32 wide, 4 heads; the same weights every time.
+
+    Encoder-decoders have `layers` layers in both stacks and no classes; "t5-gated" is the form of T5 1.1.
+    """
     torch.manual_seed(0)
+    if family in ("bart", "marian", "mbart"):
+        return tiny_bart(family, layers)
+    if family in ("t5", "t5-gated"):
+        return tiny_t5(family, layers)
     common = {"vocab_size": 64, "num_labels": labels, "pad_token_id": 0}
     wide = {"hidden_size": 32, "num_hidden_layers": layers, "num_attention_heads": 4, "intermediate_size": 64}
     if family == "distilbert":
@@ -70,6 +86,50 @@ def tiny_model(family: str, *, layers: int = 3, labels: int = 2) -> PreTrainedMo
     }
     config_class, model_class = classes[family]
     return model_class(config_class(**common, **wide, max_position_embeddings=64)).eval()
+
+
+def tiny_bart(family: str, layers: int) -> PreTrainedModel:
+    """A BART-like model that writes from token 2 on; large weights, so that what it writes varies."""
+    classes = {
+        "bart": (BartConfig, BartForConditionalGeneration),
+        "marian": (MarianConfig, MarianMTModel),
+        "mbart": (MBartConfig, MBartForConditionalGeneration),
+    }
+    config_class, model_class = classes[family]
+    config = config_class(
+        vocab_size=64,
+        d_model=32,
+        max_position_embeddings=64,
+        init_std=0.4,
+        scale_embedding=family != "bart",
+        **{
+            f"{stack}_{setting}": value
+            for stack in ("encoder", "decoder")
+            for setting, value in {"layers": layers, "attention_heads": 4, "ffn_dim": 64}.items()
+        },
+        **WRITES,
+        forced_eos_token_id=None,
+    )
+    return model_class(config).eval()
+
+
+def tiny_t5(family: str, layers: int) -> PreTrainedModel:
+    """A T5 that writes from token 2 on; large weights, so that what it writes varies."""
+    config = T5Config(
+        vocab_size=64,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=layers,
+        num_decoder_layers=layers,
+        num_heads=4,
+        relative_attention_num_buckets=8,
+        relative_attention_max_distance=12,
+        feed_forward_proj="gated-gelu" if family == "t5-gated" else "relu",
+        initializer_factor=1.5,
+        **WRITES,
+    )
+    return T5ForConditionalGeneration(config).eval()
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -117,7 +177,11 @@ class FakeBench:
     def calibration(self) -> list[Inputs]:
         generator = torch.Generator().manual_seed(2)
         ids = [torch.randint(4, self.model.config.vocab_size, (4, 8 + i), generator=generator) for i in range(2)]
-        return [{"input_ids": batch, "attention_mask": torch.ones_like(batch)} for batch in ids]
+        labels = [{"labels": batch.flip(1)} if self.model.config.is_encoder_decoder else {} for batch in ids]
+        return [
+            {"input_ids": batch, "attention_mask": torch.ones_like(batch), **more}
+            for batch, more in zip(ids, labels, strict=True)
+        ]
 
     def removal_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         standing = [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
@@ -212,6 +276,21 @@ def request_inputs() -> Callable[..., dict[str, torch.Tensor]]:
     return make
 
 
+@pytest.fixture
+def inputs_of(
+    request_inputs: Callable[..., dict[str, torch.Tensor]],
+) -> Callable[..., dict[str, torch.Tensor]]:
+    """Random ordinary tokens for a tiny model of any family; what a decoder was given so far, where it has one."""
+
+    def make(model: PreTrainedModel, **size: int) -> dict[str, torch.Tensor]:
+        inputs = request_inputs(**size)
+        if model.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = inputs["input_ids"].flip(1)[:, :5]
+        return inputs
+
+    return make
+
+
 @contextmanager
 def little_effort() -> Iterator[None]:
     """Three rounds where a real search takes seconds: what is measured is real, but means little."""
@@ -262,3 +341,53 @@ def finished_run(odd_model_folder: Path, data_folder: Path, tmp_path_factory: py
 def run_folder(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run, to be changed at will."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Every token of a tiny encoder-decoder is a word, so whatever it writes is a text; sets no token of its own."""
+    vocabulary = {"<pad>": 0, "</s>": 1, "<s>": 2, "<unk>": 3, **{f"w{number}": number for number in range(4, 64)}}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", bos_token="<s>", unk_token="<unk>"
+    )
+
+
+def translations(count: int, seed: int) -> list[dict[str, object]]:
+    """Rows of `source` and `target`: the same words in the other order."""
+    draw = random.Random(seed)
+    rows: list[dict[str, object]] = []
+    for _ in range(count):
+        words = [f"w{draw.randint(4, 63)}" for _ in range(draw.randint(2, 9))]
+        rows.append({"source": " ".join(words), "target": " ".join(reversed(words))})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def make_word_tokenizer() -> Callable[[], PreTrainedTokenizerFast]:
+    """`word_tokenizer`, for test modules, which cannot import this file."""
+    return word_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_translations() -> Callable[[int, int], list[dict[str, object]]]:
+    """`translations`, for test modules, which cannot import this file."""
+    return translations
+
+
+@pytest.fixture(scope="session")
+def writer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer MBart and its tokenizer as a Hugging Face folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("writer")
+    tiny_model("mbart", layers=2).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def translations_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train, validation and test files of translations; not to be changed."""
+    folder = tmp_path_factory.mktemp("translations")
+    for seed, (split, count) in enumerate({"train": 24, "validation": 20, "test": 12}.items()):
+        write_rows(folder / f"{split}.jsonl", translations(count, seed))
+    return folder
