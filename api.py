@@ -108,7 +108,8 @@ def pare(
         runtime: what runs the model.
         axes: what may change.
         objectives: what is optimised, of quality, latency, memory and size.
-        workload: what is served; None for one request of 128 tokens on all cores.
+        workload: what is served; None for one request of 128 tokens on all cores. For seq2seq, one that does not say
+            how many tokens are generated means 32.
         budget: limits every answer must keep.
         trials: stop after so many plans in the whole run; None for no such limit.
         minutes: stop proposing after so many minutes of this call; None for no such limit.

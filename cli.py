@@ -55,8 +55,14 @@ def search(
     model: Annotated[str, typer.Argument(help="A Hugging Face model folder, or the name of a model on the hub.")],
     data: Annotated[str, typer.Option(help="Folder with train/validation/test files, one file, or a hub data set.")],
     out: Annotated[Path, typer.Option(help="The run folder; give it again to go on with a run.")],
-    task: Annotated[str, typer.Option(help="What the model is for.")] = "classification",
-    metric: Annotated[str | None, typer.Option(help="accuracy, f1, matthews; spearman, pearson.")] = None,
+    task: Annotated[str, typer.Option(help="What the model is for: classification or seq2seq.")] = "classification",
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            help="Classification: accuracy, f1, f1_macro, matthews; spearman, pearson. "
+            "Seq2seq: bleu, chrf, rouge1, rouge2, rougeL, log_likelihood."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; see `paring devices`.")] = "cpu",
     runtime: Annotated[str, typer.Option(help="What runs the model; see `paring devices`.")] = "torch",
     axes: Annotated[str, typer.Option(help="What may change, separated by commas.")] = "depth,bits",
@@ -68,19 +74,33 @@ def search(
     minutes: Annotated[float | None, typer.Option(help="Stop proposing after so many minutes.")] = None,
     batch: Annotated[int, typer.Option(help="Examples per request.")] = 1,
     tokens: Annotated[int, typer.Option(help="Tokens per example of a request.")] = 128,
+    generated_tokens: Annotated[
+        int | None, typer.Option(help="Tokens that a request generates; for seq2seq 32 if not given.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads per request; all cores if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
     limit: Annotated[int | None, typer.Option(help="At most so many examples to search on and to test on.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Longer evaluation texts are cut.")] = 128,
-    text_column: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    beams: Annotated[int, typer.Option(help="Beams of a generating task, judged and served.")] = 1,
+    max_new_tokens: Annotated[int, typer.Option(help="Tokens generated at most per evaluation text.")] = 64,
+    text_column: Annotated[
+        str, typer.Option("--text-column", "--source-column", help="Column of the text; text, or source for seq2seq.")
+    ] = "",
     text2_column: Annotated[
         str, typer.Option(help="Column of the second text of a pair, where there is one.")
     ] = "text2",
-    label_column: Annotated[str, typer.Option(help="Column of the label.")] = "label",
+    label_column: Annotated[
+        str,
+        typer.Option("--label-column", "--target-column", help="Column of the label; label, or target for seq2seq."),
+    ] = "",
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
+    depth_metric: Annotated[
+        str | None,
+        typer.Option(help="Scores the steps of the greedy order; the task's if not given, for seq2seq log_likelihood."),
+    ] = None,
     epochs: Annotated[int, typer.Option(help="For --depth-scorer fine_tune.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="For --depth-scorer fine_tune.")] = 2e-5,
 ) -> None:
@@ -96,19 +116,32 @@ def search(
 
     study = _interruptible()(pare)(
         model,
-        Task(task, data, metric, text_column, text2_column, label_column, max_tokens, limit),
+        Task(
+            task,
+            data,
+            metric,
+            text_column,
+            text2_column,
+            label_column,
+            max_tokens,
+            limit,
+            beams,
+            max_new_tokens,
+        ),
         out=out,
         device=device,
         runtime=runtime,
         axes=_names(axes),
         objectives=_names(objectives),
-        workload=Workload(batch, tokens, threads if threads is not None else available_cores()),
+        workload=Workload(
+            batch, tokens, threads if threads is not None else available_cores(), _at_least_one(generated_tokens), beams
+        ),
         budget=Limits.parse(budget or []),
         trials=60 if trials is None and minutes is None else trials,
         minutes=minutes,
         seed=seed,
         sampler=sampler,
-        greedy=Greedy(depth_scorer, training=Training(epochs=epochs, learning_rate=learning_rate)),
+        greedy=Greedy(depth_scorer, training=Training(epochs=epochs, learning_rate=learning_rate), metric=depth_metric),
         progress=Terminal(),
     )
     _show_answer(study.record.folder)
@@ -255,6 +288,13 @@ def _wide_console() -> Console:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _at_least_one(generated_tokens: int | None) -> int:
+    """Tokens to generate, 0 for what fits the task; who says a number means that one, and 0 would mean ours."""
+    if generated_tokens is not None and generated_tokens < 1:
+        raise SettingError(f"--generated-tokens must be at least 1, got {generated_tokens}.")
+    return generated_tokens or 0
 
 
 def _check_side(option: str, texts: list[str] | None, legal: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ from ..errors import MeasurementError, ParingError
 from ..spaces import artefact
 from . import devices, runtimes
 from .workload import Workload
+from .workload import request as serve
 
 _CALLS = 5
 
@@ -154,7 +155,7 @@ def _measure_here(request: Mapping[str, Any]) -> Memory:
     loaded_bytes, _ = device.memory()
     device.restart_peak()
     for _ in range(_CALLS):
-        executable(inputs)
+        serve(executable, inputs, workload)
     _, peak_bytes = device.memory()
     return Memory(peak_bytes, runtime_bytes, loaded_bytes)
 

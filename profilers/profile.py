@@ -20,6 +20,8 @@ class Profile:
         workload: in words.
         latency: of one request beside the baseline; None if not asked for.
         memory: of a fresh process that serves it; None if not asked for.
+        first_token: of a request that ends after its first token, beside the baseline's; None if not measured.
+        seconds_per_token: for every further token of the request; None if not measured, or lost in the noise.
     """
 
     stored_bytes: int
@@ -28,6 +30,8 @@ class Profile:
     workload: str
     latency: Latency | None = None
     memory: Memory | None = None
+    first_token: Latency | None = None
+    seconds_per_token: float | None = None
 
     def __post_init__(self) -> None:
         if self.stored_bytes <= 0:
@@ -42,12 +46,14 @@ class Profile:
             "workload": self.workload,
             "latency": None if self.latency is None else self.latency.to_json(),
             "memory": None if self.memory is None else self.memory.to_json(),
+            "first_token": None if self.first_token is None else self.first_token.to_json(),
+            "seconds_per_token": self.seconds_per_token,
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        latency, memory = data["latency"], data["memory"]
+        latency, memory, first = data["latency"], data["memory"], data.get("first_token")
         return cls(
             data["stored_bytes"],
             data["kernels"],
@@ -55,4 +61,6 @@ class Profile:
             data["workload"],
             None if latency is None else Latency.from_json(latency),
             None if memory is None else Memory.from_json(memory),
+            None if first is None else Latency.from_json(first),
+            data.get("seconds_per_token"),
         )

@@ -151,6 +151,17 @@ def pooled(sessions: Sequence[Latency]) -> Latency:
     )
 
 
+def beside(one: Latency, other: Latency, seed: int = 0) -> Latency:
+    """The same samples compared with another entrant than the baseline of their measurement.
+
+    Args:
+        one: a latency from `measure`.
+        other: of the same measurement, round by round.
+        seed: of the bootstrap.
+    """
+    return _latency(one.samples_seconds, other.samples_seconds, seed)
+
+
 def _warm_up(call: Call, clock: Clock) -> None:
     """Calls until the calls stop getting faster."""
     times: list[float] = []

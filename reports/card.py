@@ -61,4 +61,9 @@ def _rows(final: Final, baseline: Final) -> str:
     for name, (field, unit, form) in costs.items():
         values = [getattr(one.measures, field) for one in (baseline, final)]
         rows[name] = ["-" if value is None else format(value * unit, form) for value in values]
+    if final.profile.first_token is not None:
+        firsts = [one.profile.first_token for one in (baseline, final)]
+        rows["first token, ms"] = ["-" if late is None else f"{late.seconds * 1e3:.2f}" for late in firsts]
+        further = [one.profile.seconds_per_token for one in (baseline, final)]
+        rows["every further token, ms"] = ["-" if seconds is None else f"{seconds * 1e3:.2f}" for seconds in further]
     return "\n".join(f"| {name} | {original} | {pared} |" for name, (original, pared) in rows.items())

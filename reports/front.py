@@ -183,6 +183,7 @@ def row_of(point: Point, baseline: Point) -> dict[str, object]:
         "latency_low_ms": None if late is None or per_ratio is None else late.ratio_low * per_ratio * _MILLISECONDS,
         "latency_high_ms": None if late is None or per_ratio is None else late.ratio_high * per_ratio * _MILLISECONDS,
         "speedup": None if late is None else 1 / late.ratio,
+        **_token_times(point.profile),
         "memory_mb": None if memory is None else memory.peak_bytes * _MEGABYTES,
         "size_mb": measures.size_bytes * _MEGABYTES,
         "size_ratio": baseline.measures.size_bytes / measures.size_bytes,
@@ -190,6 +191,17 @@ def row_of(point: Point, baseline: Point) -> dict[str, object]:
         "split": point.quality.split,
         "fingerprint": point.plan.fingerprint,
         "is_baseline": point.is_baseline,
+    }
+
+
+def _token_times(profile: Profile) -> dict[str, object]:
+    """Columns that only a front of generated texts has."""
+    if profile.first_token is None:
+        return {}
+    further = profile.seconds_per_token
+    return {
+        "first_token_ms": profile.first_token.seconds * _MILLISECONDS,
+        "further_token_ms": None if further is None else further * _MILLISECONDS,
     }
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,24 @@ SPLITS = ("train", "validation", "test")
 _CALIBRATION_EXAMPLES = 256
 _CALIBRATION_SHARE = 0.1
 _EVALUATION_BATCH = 64
+_NO_TOKEN = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """How texts are generated from examples, and what they are compared with.
+
+    Attributes:
+        references: one or more right texts per example.
+        decode: token ids, rows of possibly padded tokens -> texts.
+        new_tokens: at most so many are written.
+        beams: hypotheses that are followed.
+    """
+
+    references: tuple[tuple[str, ...], ...]
+    decode: Callable[[Sequence[Sequence[int]]], list[str]]
+    new_tokens: int
+    beams: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +45,44 @@ class Examples:
     Attributes:
         split: what they are for: "search", "test", "calibration" or "train".
         encoded: one mapping per example, name of a model input -> its values, not padded.
-        labels: one per example.
+        labels: one per example: class numbers (integers), scores (floats), or the target's token ids, not padded
+            (objects, each a tuple).
         padding: name of a model input -> the value it is padded with.
+        writing: where the model's answer is a text.
     """
 
     split: str
     encoded: tuple[Mapping[str, Sequence[int]], ...]
     labels: np.ndarray
     padding: Mapping[str, int]
+    writing: Writing | None = None
 
     def __len__(self) -> int:
         return len(self.encoded)
 
     def batch(self, rows: Sequence[int]) -> Inputs:
-        """These examples, padded to the longest of them; rows x tokens."""
-        longest = max(len(self.encoded[row]["input_ids"]) for row in rows)
-        return {
-            name: torch.tensor([[*(own := self.encoded[row][name]), *[pad] * (longest - len(own))] for row in rows])
-            for name, pad in self.padding.items()
-        }
+        """These examples, every input padded to the longest of them; rows x tokens."""
+        return {name: _padded([self.encoded[row][name] for row in rows], pad) for name, pad in self.padding.items()}
+
+    def with_labels(self, rows: Sequence[int]) -> Inputs:
+        """The same with `labels`, as a transformers model takes them to compute its loss.
+
+        Class numbers are int64, scores are float32, and targets are int64, rows x tokens, padded with -100.
+        """
+        chosen = self.labels[list(rows)]
+        if self.labels.dtype == object:
+            return {**self.batch(rows), "labels": _padded(chosen.tolist(), _NO_TOKEN)}
+        kind = torch.long if np.issubdtype(self.labels.dtype, np.integer) else torch.float32
+        return {**self.batch(rows), "labels": torch.tensor(chosen, dtype=kind)}
 
     def batches(self, size: int = _EVALUATION_BATCH) -> Iterator[tuple[np.ndarray, Inputs]]:
         """All examples, those of like length together so that little is padding: row numbers and inputs."""
-        order = np.argsort([-len(own["input_ids"]) for own in self.encoded], kind="stable")
+        has_targets = self.labels.dtype == object
+
+        def lengths(row: int) -> tuple[int, int]:
+            return len(self.encoded[row]["input_ids"]), len(self.labels[row]) if has_targets else 0
+
+        order = np.array(sorted(range(len(self)), key=lengths, reverse=True))
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             yield rows, self.batch(rows.tolist())
@@ -84,7 +117,9 @@ class Tables:
         return "" if self.train is None else _content_hash(self.train)
 
 
-def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int | None = None) -> Tables:
+def read_tables(
+    source: str, columns: Sequence[str], label: str, *, limit: int | None = None, label_is_text: bool = False
+) -> Tables:
     """Reads data and splits them.
 
     The test rows are those of `test`; without a labelled one, a half of `validation`. The calibration rows come from
@@ -97,11 +132,12 @@ def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int |
         columns: the text columns that must be there.
         label: the column of the labels.
         limit: at most so many rows to search on and to test on; None for all.
+        label_is_text: whether a label that looks like a number is a text all the same.
 
     Raises:
         DataError: if there are no such data, a column is missing, or a part would be empty.
     """
-    tables = {split: _labelled(table, label) for split, table in _read(source).items()}
+    tables = {split: _labelled(table, label, is_text=label_is_text) for split, table in _read(source).items()}
     if "validation" not in tables:
         raise DataError(
             f"{source!r} has no validation split, only {', '.join(tables) or 'nothing'}; searching needs one."
@@ -129,6 +165,11 @@ def read_tables(source: str, columns: Sequence[str], label: str, *, limit: int |
         search, test = _by_hash(search, columns).head(limit), _by_hash(test, columns).head(limit)
     search, test, calibration = (table.reset_index(drop=True) for table in (search, test, calibration))
     return Tables(search, test, calibration, train, origin)
+
+
+def _padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    longest = max(map(len, rows))
+    return torch.tensor([[*own, *[pad] * (longest - len(own))] for own in rows], dtype=torch.long)
 
 
 def _content_hash(*tables: pd.DataFrame) -> str:
@@ -197,12 +238,14 @@ def _check(table: pd.DataFrame, what: str, columns: Sequence[str]) -> None:
         )
 
 
-def _labelled(table: pd.DataFrame, label: str) -> pd.DataFrame:
+def _labelled(table: pd.DataFrame, label: str, *, is_text: bool) -> pd.DataFrame:
     """The rows that have a label; none of them where all are -1, as in the test sets that GLUE publishes."""
     if label not in table.columns:
         return table
     texts = table[label].astype(str).str.strip()
     given = table[label].notna() & (texts != "")
+    if is_text:
+        return table[given]
     numbers = pd.to_numeric(texts[given], errors="coerce")
     if (numbers == -1).all():
         return table.head(0)

@@ -26,6 +26,7 @@ from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
 from .study import DATABASE_ERRORS, Record, database_errors
+from .tasks import load as load_kind
 from .trial import State, Trial
 from .workbench import LocalWorkbench, load_tokenizer
 
@@ -80,9 +81,13 @@ def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkben
         raise SettingError(f"the runtime {settings.runtime!r} cannot run on {device.name}: {absence}")
     task = settings.task
     model = artefact.load_original(settings.model)
+    refusal = runtime.refusal(model)
+    if refusal is not None:
+        raise SettingError(f"the runtime {settings.runtime!r} cannot run {type(model).__name__}: {refusal}")
     anatomy_of(model)
     settings.workload.inputs(model.config)
-    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit)
+    is_text = load_kind(task.name).generates
+    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit, label_is_text=is_text)
     bench = LocalWorkbench(
         model,
         load_tokenizer(settings.model),

@@ -7,8 +7,10 @@ import copy
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from transformers import PreTrainedModel
@@ -17,8 +19,8 @@ from ..errors import MeasurementError
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
-from ..profilers.timing import Effort, Latency, measure, pooled
-from ..profilers.workload import Workload
+from ..profilers.timing import Effort, Latency, beside, measure, pooled
+from ..profilers.workload import Workload, request
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from ..spaces.workbench import Inputs
@@ -47,6 +49,14 @@ class _Reloaded:
     stored_bytes: int
     memory: Memory | None
     equal: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """Of one member: a whole request, and one that ends after its first token, where tokens are generated."""
+
+    whole: Latency
+    first: Latency | None
 
 
 def measure_whole(
@@ -88,17 +98,20 @@ def measure_whole(
             ]
             report(3 * start + len(session), f"timing {len(session)} models side by side")
             latencies = _time(bench, members, workload, seed)
-            reference = reference or latencies[baseline.fingerprint].seconds
+            reference = reference or latencies[baseline.fingerprint].whole.seconds
             # The baseline is timed in every session, but reported once.
             for member in members if start == 0 else members[1:]:
                 report(3 * start + 2 * len(session), f"judging {member.plan} on the test split")
+                late = latencies[member.plan.fingerprint]
                 profile = Profile(
                     member.stored_bytes,
                     member.executable.kernels,
                     machine,
                     str(workload),
-                    latencies[member.plan.fingerprint],
+                    late.whole,
                     member.memory,
+                    late.first,
+                    None if late.first is None else seconds_per_token(late.whole, late.first, workload.generated),
                 )
                 is_again = member.plan in (exported or {})
                 finals.append(_final(bench, member, profile, reference, finals[0] if finals else None, again=is_again))
@@ -124,9 +137,19 @@ def measures_of(quality: float, baseline: float, profile: Profile, reference_sec
     )
 
 
-def request(executable: Executable, inputs: Inputs) -> Callable[[], object]:
-    """One request, as the stopwatch calls it."""
-    return lambda: executable(inputs)
+def seconds_per_token(whole: Latency, first: Latency, generated: int) -> float | None:
+    """What every token after the first takes; None where there is none, or it is lost in the noise.
+
+    Args:
+        whole: of requests.
+        first: of requests that end after their first token, from the same rounds.
+        generated: tokens of a whole request.
+    """
+    if generated < 2:
+        return None
+    pairs = zip(whole.samples_seconds, first.samples_seconds, strict=True)
+    further = median(one - other for one, other in pairs) / (generated - 1)
+    return further if further > 0 else None
 
 
 @contextmanager
@@ -139,20 +162,42 @@ def saved(bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan) -> Ite
         yield folder
 
 
-def _time(bench: LocalWorkbench, members: Sequence[_Reloaded], workload: Workload, seed: int) -> dict[str, Latency]:
-    """Plan fingerprint -> latency, the first member being the baseline; every session with copies of their own."""
-    inputs = workload.inputs(bench.model.config)
+def _time(bench: LocalWorkbench, members: Sequence[_Reloaded], workload: Workload, seed: int) -> dict[str, _Late]:
+    """Plan fingerprint -> latencies, the first member being the baseline; every session with copies of their own."""
     effort = Effort(seconds=_SECONDS_PER_MODEL * len(members))
     sessions = []
     for load in range(_LOADS):
-        calls = {
-            member.plan.fingerprint: request(
-                bench.executable(copy.deepcopy(member.model)) if load else member.executable, inputs
-            )
+        executables = {
+            member.plan.fingerprint: bench.executable(copy.deepcopy(member.model)) if load else member.executable
             for member in members
         }
-        sessions.append(measure(calls, baseline=members[0].plan.fingerprint, effort=effort, seed=seed + load))
-    return {name: pooled([session[name] for session in sessions]) for name in sessions[0]}
+        sessions.append(_session(executables, workload.inputs(bench.model.config), workload, effort, seed + load))
+    late: dict[str, _Late] = {}
+    for name in sessions[0]:
+        firsts = [session[name].first for session in sessions]
+        whole = pooled([session[name].whole for session in sessions])
+        late[name] = _Late(whole, pooled([first for first in firsts if first]) if firsts[0] else None)
+    return late
+
+
+def _session(
+    executables: Mapping[str, Executable], inputs: Inputs, workload: Workload, effort: Effort, seed: int
+) -> dict[str, _Late]:
+    """Times executables side by side, the first being the baseline."""
+    baseline = next(iter(executables))
+    # A request that ends after its first token runs in the same rounds, so that the two may be subtracted.
+    parts = {"whole": workload} | ({"first": replace(workload, generated=1)} if workload.generated else {})
+    calls = {
+        f"{part} {name}": partial(request, executable, inputs, served)
+        for part, served in parts.items()
+        for name, executable in executables.items()
+    }
+    found = measure(calls, baseline=f"whole {baseline}", effort=effort, seed=seed)
+    firsts = {
+        name: beside(found[f"first {name}"], found[f"first {baseline}"], seed) if "first" in parts else None
+        for name in executables
+    }
+    return {name: _Late(found[f"whole {name}"], firsts[name]) for name in executables}
 
 
 def _counted(report: Report, done: float) -> Callable[[str], None]:
@@ -173,7 +218,7 @@ def _reload(
             executable = bench.executable(reloaded)
         except (MemoryError, torch.cuda.OutOfMemoryError) as error:
             raise MeasurementError(f"memory ran out while {plan} was measured whole; all trials are kept.") from error
-    inputs = bench.search.batch(range(min(_COMPARED_EXAMPLES, len(bench.search))))
+    inputs = bench.search.with_labels(range(min(_COMPARED_EXAMPLES, len(bench.search))))
     equal = torch.equal(executable(inputs), bench.executable(compressed)(inputs))
     return _Reloaded(plan, reloaded, executable, stored, memory, equal)
 

@@ -1,15 +1,17 @@
 """Judging one candidate: its quality on the search split, and what it costs beside the baseline."""
 
+from functools import partial
+
 from transformers import PreTrainedModel
 
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
 from ..profilers.timing import Effort, Latency, measure
-from ..profilers.workload import Workload
+from ..profilers.workload import Workload, request
 from ..spaces import artefact
 from ..spaces.plan import Plan
-from .finals import measures_of, request, saved
+from .finals import measures_of, saved
 from .objectives import Limits
 from .study import Record
 from .trial import State, Trial
@@ -85,7 +87,8 @@ class Judge:
         return found["baseline" if plan == self._identity else "candidate"]
 
     def _beside_baseline(self, executable: Executable, effort: Effort) -> dict[str, Latency]:
-        calls = {"baseline": request(self._baseline, self._inputs), "candidate": request(executable, self._inputs)}
+        entrants = {"baseline": self._baseline, "candidate": executable}
+        calls = {name: partial(request, one, self._inputs, self._workload) for name, one in entrants.items()}
         return measure(calls, baseline="baseline", effort=effort, seed=self._seed)
 
     def _memory(self, compressed: PreTrainedModel, plan: Plan) -> Memory:

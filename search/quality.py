@@ -11,6 +11,8 @@ from scipy.stats import binomtest, bootstrap
 from ..errors import MeasurementError
 
 Score = Callable[[np.ndarray, np.ndarray], float]
+# The answer to one example, or the statistics of one that the metric sums up.
+Outcome = float | tuple[float, ...]
 
 CONFIDENCE = 0.95
 _RESAMPLES = 500
@@ -26,7 +28,8 @@ class Quality:
         low: lower end of its 95 % interval over examples.
         high: upper end.
         split: "search" or "test".
-        outcomes: the model's answer to every example, in the order of the split.
+        outcomes: the model's answer to every example, in the order of the split; or, of every one, the statistics that
+            the metric is computed from.
     """
 
     metric: str
@@ -34,7 +37,7 @@ class Quality:
     low: float
     high: float
     split: str
-    outcomes: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
 
     def __post_init__(self) -> None:
         if not all(map(isfinite, (self.value, self.low, self.high))):
@@ -47,7 +50,7 @@ class Quality:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(**{**data, "outcomes": tuple(data["outcomes"])})
+        return cls(**{**data, "outcomes": _frozen(data["outcomes"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ def judge(metric: str, score: Score, labels: np.ndarray, outcomes: np.ndarray, s
         metric: name of the metric.
         score: labels and outcomes -> value, larger is better.
         labels: n, the right answers.
-        outcomes: n, the model's answers.
+        outcomes: n, the model's answers, or n x k statistics of them.
         split: what the examples are.
 
     Raises:
@@ -87,16 +90,16 @@ def judge(metric: str, score: Score, labels: np.ndarray, outcomes: np.ndarray, s
         low, high = float(found.low), float(found.high)
     else:
         low, high = _interval(score, labels, outcomes)
-    return Quality(metric, value, low, high, split, tuple(outcomes.tolist()))
+    return Quality(metric, value, low, high, split, _frozen(outcomes.tolist()))
 
 
-def difference(score: Score, labels: np.ndarray, one: Sequence[float], other: Sequence[float]) -> Difference:
+def difference(score: Score, labels: np.ndarray, one: Sequence[Outcome], other: Sequence[Outcome]) -> Difference:
     """How much better `one` is than `other`, with an interval over examples drawn for both at once.
 
     Args:
         score: labels and outcomes -> value.
         labels: n, the right answers.
-        one: n, a model's answers.
+        one: n, a model's outcomes.
         other: n, the other model's.
     """
 
@@ -108,14 +111,19 @@ def difference(score: Score, labels: np.ndarray, one: Sequence[float], other: Se
     )
 
 
+def _frozen(outcomes: Sequence[Any]) -> tuple[Outcome, ...]:
+    return tuple(tuple(one) if isinstance(one, list) else one for one in outcomes)
+
+
 def _interval(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float, float]:
-    if len(samples[0]) < 2:
+    """Examples are drawn, not answers: what belongs to one example stays together, whatever its shape."""
+    examples = len(samples[0])
+    if examples < 2:
         value = statistic(*samples)
         return value, value
     found = bootstrap(
-        samples,
-        statistic,
-        paired=True,
+        (np.arange(examples),),
+        lambda rows: statistic(*(sample[rows] for sample in samples)),
         vectorized=False,
         method="percentile",
         confidence_level=CONFIDENCE,

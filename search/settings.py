@@ -1,7 +1,7 @@
 """What a search is asked, and what of it must stay the same when a run goes on."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
@@ -13,9 +13,12 @@ from ..spaces import artefact, axes
 from .data import Tables
 from .objectives import Limits, check_objectives
 from .samplers import sampler
-from .tasks import Task
+from .tasks import Task, load
 from .training import Training
 from .workbench import SCORERS, Greedy
+
+# Tokens of a request whose length the user did not say.
+_GENERATED = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,8 @@ class Settings:
         axes: what may change.
         objectives: what is optimised.
         budget: limits every answer must keep.
-        workload: what is served.
+        workload: what is served; where the task generates text and the workload does not say how much, 32 tokens per
+            request with the beams of the task.
         trials: stop after so many plans in the whole run; None for no such limit.
         minutes: stop proposing after so many minutes of this call; None for no such limit.
         seed: of everything random.
@@ -58,6 +62,7 @@ class Settings:
         # In their standing order, whatever order they were given in.
         object.__setattr__(self, "axes", axes.ordered(self.axes))
         object.__setattr__(self, "objectives", check_objectives(self.objectives))
+        object.__setattr__(self, "workload", _served(self.workload, self.task))
         if self.trials is None and self.minutes is None:
             raise SettingError("a search needs an end: give trials, minutes or both.")
         for name, value in (("trials", self.trials), ("minutes", self.minutes)):
@@ -131,6 +136,26 @@ class Settings:
             "effort": {"trials": self.trials, "minutes": self.minutes},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
+
+
+def _served(workload: Workload, task: Task) -> Workload:
+    """The workload that fits the task: what is judged is what is served."""
+    if not load(task.name).generates:
+        if workload.generated or workload.beams > 1:
+            raise SettingError(
+                f"{task.name} generates no text, so a workload has neither generated tokens nor beams, got {workload}; "
+                "leave out --generated-tokens and --beams."
+            )
+        return workload
+    if workload.generated == 0:
+        beams = workload.beams if workload.beams > 1 else task.beams
+        workload = replace(workload, generated=_GENERATED, beams=beams)
+    if workload.beams != task.beams:
+        raise SettingError(
+            f"the task is judged with {task.beams} beams and the workload served with {workload.beams}; "
+            "give both the same number."
+        )
+    return workload
 
 
 def _lasting(source: str) -> str:

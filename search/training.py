@@ -57,8 +57,6 @@ def fine_tune(
     steps_per_epoch = -(-len(examples) // training.batch)
     steps = training.epochs * steps_per_epoch
     schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
-    is_regression = model.config.num_labels == 1
-    labels = torch.tensor(examples.labels, dtype=torch.float32 if is_regression else torch.long)
     losses: list[float] = []
     model.train().requires_grad_(True)
     with progress.stage(what, steps) as report:
@@ -66,7 +64,7 @@ def fine_tune(
             order = torch.randperm(len(examples)).tolist()
             for start in range(0, len(order), training.batch):
                 rows = order[start : start + training.batch]
-                loss = model(**examples.batch(rows), labels=labels[rows]).loss
+                loss = model(**examples.with_labels(rows)).loss
                 loss.backward()
                 clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
                 optimizer.step()

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,15 @@ class Greedy:
         decimals: digits of a score that count; None for all. The paper has 3.
         ties: which of equally good layers goes first; the paper has "high".
         training: how "fine_tune" trains.
+        metric: what scores a step; None for the metric of the task, or a cheaper one where the kind of task has it:
+            seq2seq takes "log_likelihood", for which nothing need be written.
     """
 
     scorer: str = "training_free"
     decimals: int | None = 3
     ties: Ties = "high"
     training: Training = field(default_factory=Training)
+    metric: str | None = None
 
 
 class LocalWorkbench:
@@ -87,6 +91,8 @@ class LocalWorkbench:
         self._orders: dict[tuple[str, str, int], RemovalOrder] = {}
         self._kind: TaskKind = load(task.name)
         self.metric = self._kind.metric(task, model)
+        step_metric = greedy.metric or self._kind.greedy_metric
+        self._step_metric = self._kind.metric(replace(task, metric=step_metric), model) if step_metric else self.metric
 
         def encode(split: str, table: pd.DataFrame) -> Examples:
             return self._kind.encode(table, split, task, model, tokenizer)
@@ -106,7 +112,11 @@ class LocalWorkbench:
 
     def calibration(self) -> Sequence[Inputs]:
         """Batches of model inputs that are neither searched nor tested on."""
-        return [inputs for _, inputs in self._calibration.batches(_CALIBRATION_BATCH)]
+        examples = self._calibration
+        if not self._kind.generates:
+            return [inputs for _, inputs in examples.batches(_CALIBRATION_BATCH)]
+        # With the target, so that the decoder has something to read.
+        return [examples.with_labels(rows.tolist()) for rows, _ in examples.batches(_CALIBRATION_BATCH)]
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns, from the run folder where it is already known."""
@@ -121,7 +131,13 @@ class LocalWorkbench:
         return self.runtime.load(model, self.device, threads=self._threads)
 
     def quality(
-        self, plan: Plan, examples: Examples, executable: Executable | None = None, *, again: bool = False
+        self,
+        plan: Plan,
+        examples: Examples,
+        executable: Executable | None = None,
+        *,
+        again: bool = False,
+        metric: str | None = None,
     ) -> Quality:
         """Judges a plan, or looks the judgement up: the same plan is never judged twice on the same split.
 
@@ -130,14 +146,17 @@ class LocalWorkbench:
             examples: the split to judge on.
             executable: the plan's model, where it is already loaded.
             again: judges even so, for instance an exported model that must prove itself.
+            metric: another one than the run's.
 
         Raises:
             MeasurementError: if the model gives answers that are not finite.
         """
-        key = f"quality-{examples.split}-{plan.fingerprint}"
+        metric = metric or self.metric
+        named = "" if metric == self.metric else f"{metric}-"
+        key = f"quality-{named}{examples.split}-{plan.fingerprint}"
         known = self._cache.get(key)
         if known is None or again:
-            found = self._judge(executable or self.executable(self.build(plan)), examples)
+            found = self._judge(executable or self.executable(self.build(plan)), examples, metric)
             self._cache.put(key, found.to_json())
             return found
         return Quality.from_json(known)
@@ -172,15 +191,15 @@ class LocalWorkbench:
         names = [_tuned_name(_without(plan, stack, order[: step + 1])) for step in range(depth)]
         return RemovalOrder(order, tuple(names) if tuned else (ORIGINAL_WEIGHTS,) * depth)
 
-    def _judge(self, executable: Executable, examples: Examples) -> Quality:
-        outcomes = self._kind.answer(executable, examples)
-        return judge(self.metric, self.score, examples.labels, outcomes, examples.split)
+    def _judge(self, executable: Executable, examples: Examples, metric: str) -> Quality:
+        outcomes = self._kind.answer(executable, examples, metric)
+        return judge(metric, partial(self._kind.score, metric), examples.labels, outcomes, examples.split)
 
     def _score_without(self, plan: Plan, stack: str, removed: tuple[int, ...]) -> float:
         """The quality on the search split of the plan in float without these slots, by the run's scorer."""
         candidate = _without(plan, stack, removed)
         if self._greedy.scorer == "training_free":
-            return self.quality(candidate, self.search).value
+            return self.quality(candidate, self.search, metric=self._step_metric).value
         name = _tuned_name(candidate)
         known = self._cache.get(f"score-{name}")
         if known is None:
@@ -201,7 +220,7 @@ class LocalWorkbench:
             save_file(
                 {key: tensor.contiguous() for key, tensor in whole.state_dict().items()}, self._weights_file(name)
             )
-        return self._judge(self.executable(shorter), self.search).value
+        return self._judge(self.executable(shorter), self.search, self._step_metric).value
 
     def _keep_leader(self, plan: Plan, stack: str, removed: tuple[int, ...], value: float) -> None:
         """Of the candidates of one greedy step, only the weights of the best so far stay on the disk."""

@@ -341,3 +341,53 @@ def finished_run(odd_model_folder: Path, data_folder: Path, tmp_path_factory: py
 def run_folder(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of the finished run, to be changed at will."""
     return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """Every token of a tiny encoder-decoder is a word, so whatever it writes is a text; sets no token of its own."""
+    vocabulary = {"<pad>": 0, "</s>": 1, "<s>": 2, "<unk>": 3, **{f"w{number}": number for number in range(4, 64)}}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, pad_token="<pad>", eos_token="</s>", bos_token="<s>", unk_token="<unk>"
+    )
+
+
+def translations(count: int, seed: int) -> list[dict[str, object]]:
+    """Rows of `source` and `target`: the same words in the other order."""
+    draw = random.Random(seed)
+    rows: list[dict[str, object]] = []
+    for _ in range(count):
+        words = [f"w{draw.randint(4, 63)}" for _ in range(draw.randint(2, 9))]
+        rows.append({"source": " ".join(words), "target": " ".join(reversed(words))})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def make_word_tokenizer() -> Callable[[], PreTrainedTokenizerFast]:
+    """`word_tokenizer`, for test modules, which cannot import this file."""
+    return word_tokenizer
+
+
+@pytest.fixture(scope="session")
+def make_translations() -> Callable[[int, int], list[dict[str, object]]]:
+    """`translations`, for test modules, which cannot import this file."""
+    return translations
+
+
+@pytest.fixture(scope="session")
+def writer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer MBart and its tokenizer as a Hugging Face folder; not to be changed."""
+    folder = tmp_path_factory.mktemp("writer")
+    tiny_model("mbart", layers=2).save_pretrained(folder)
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def translations_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train, validation and test files of translations; not to be changed."""
+    folder = tmp_path_factory.mktemp("translations")
+    for seed, (split, count) in enumerate({"train": 24, "validation": 20, "test": 12}.items()):
+        write_rows(folder / f"{split}.jsonl", translations(count, seed))
+    return folder

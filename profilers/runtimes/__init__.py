@@ -19,7 +19,25 @@ class Executable(Protocol):
         """Which of the quantised parts run on integer kernels, for instance "int8 30/30 Linears"."""
 
     def __call__(self, inputs: Inputs) -> Tensor:
-        """Model inputs, batch x tokens, on the CPU -> logits on the CPU; complete when it returns."""
+        """Model inputs, batch x tokens, on the CPU -> logits on the CPU; complete when it returns.
+
+        An encoder-decoder needs `labels` (padded with -100) or `decoder_input_ids` among them and answers every token
+        of the target given the ones before; a model without a decoder ignores labels.
+        """
+
+    def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
+        """Lets an encoder-decoder write, without sampling.
+
+        Args:
+            inputs: `input_ids` and `attention_mask`, batch x tokens, on the CPU.
+            new_tokens: at most so many tokens are written.
+            beams: hypotheses that are followed; 1 takes the likeliest token every time.
+            exactly: writes that many tokens, whatever the model would end with: for measuring.
+
+        Returns:
+            Token ids on the CPU, batch x (1 + tokens written): the decoder's start token comes first, and what ended
+            early is padded.
+        """
 
 
 class Runtime(Protocol):
@@ -27,6 +45,9 @@ class Runtime(Protocol):
 
     def absence(self, device: Device) -> str | None:
         """Why it cannot run on this device, with the fix; None where it can."""
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Why it cannot run models of this kind, with the fix; None where it can."""
 
     def versions(self) -> Mapping[str, str]:
         """Versions of the libraries it brings beside torch."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ...errors import SettingError
 from ...spaces.artefact import quiet_transformers
 from ...spaces.quantised import QuantLinear
 from ...spaces.workbench import Inputs
@@ -27,6 +28,7 @@ from . import Executable
 # In the order in which the converted model takes them; the last only where the model does.
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _PRODUCTS, _INTEGERS = ("FullyConnected", "MatMul"), ("i8", "u8")
+_NO_DECODERS = "it runs encoders only, and this model has a decoder; use --runtime torch."
 IR_FILE = "openvino_model.xml"
 
 
@@ -48,6 +50,10 @@ class OpenVinoExecutable:
         logits = self._compiled({name: filled[name].numpy() for name in self._names})[0]
         return torch.from_numpy(logits.copy())
 
+    def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
+        """Refused: paring converts no encoder-decoders."""
+        raise SettingError(_NO_DECODERS)
+
 
 class OpenVinoRuntime:
     """Runs on the processor, where openvino is installed."""
@@ -57,6 +63,10 @@ class OpenVinoRuntime:
         if find_spec("openvino") is None:
             return "it is not installed; pip install 'paring[openvino]'"
         return None if device.name == "cpu" else "paring uses it on the cpu only"
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """Encoder-decoders need a decoder with a cache, which paring does not convert."""
+        return _NO_DECODERS if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else None
 
     def versions(self) -> Mapping[str, str]:
         """Of OpenVINO."""

@@ -8,7 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import GenerationConfig, PreTrainedModel
 
+from ...spaces.artefact import quiet_transformers
 from ...spaces.build import copy_sharing_parameters
 from ...spaces.plan import Precision
 from ...spaces.quantised import QuantLinear, rounded_inputs
@@ -37,10 +39,26 @@ class TorchExecutable:
     def __call__(self, inputs: Inputs) -> Tensor:
         """Model inputs, batch x tokens -> logits, on the CPU."""
         with torch.inference_mode():
-            on_device = {name: tensor.to(self._device.torch_device) for name, tensor in inputs.items()}
+            on_device = self._moved(inputs)
+            labels = on_device.pop("labels", None)
+            if labels is not None and hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
+                # Shifted here: given the labels, the model would spend time on a loss that nobody asked for.
+                on_device["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels)
             logits: Tensor = self.model(**on_device).logits
             self._device.synchronise()
             return logits.cpu()
+
+    def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
+        """Token ids on the CPU, the decoder's start token first; see `Executable`."""
+        assert isinstance(self.model, PreTrainedModel)
+        asked = _without_sampling(self.model.generation_config, new_tokens, beams, exactly=exactly)
+        with torch.inference_mode(), quiet_transformers():
+            written: Tensor = self.model.generate(**self._moved(inputs), generation_config=asked)
+            self._device.synchronise()
+            return written.cpu()
+
+    def _moved(self, inputs: Inputs) -> dict[str, Tensor]:
+        return {name: tensor.to(self._device.torch_device) for name, tensor in inputs.items()}
 
 
 class TorchRuntime:
@@ -48,6 +66,10 @@ class TorchRuntime:
 
     def absence(self, device: Device) -> str | None:
         """Never absent."""
+        return None
+
+    def refusal(self, model: nn.Module) -> str | None:
+        """It runs every model of transformers."""
         return None
 
     def versions(self) -> Mapping[str, str]:
@@ -75,6 +97,22 @@ class TorchRuntime:
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Nothing: the exported tensors are torch's own."""
+
+
+def _without_sampling(own: GenerationConfig, new_tokens: int, beams: int, *, exactly: bool) -> GenerationConfig:
+    """What is asked of `generate`; what is left unset here (special tokens, penalties) is as the model has it."""
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens if exactly else min(own.min_new_tokens or 0, new_tokens),
+        # A longer least length than is asked for would only be warned of.
+        min_length=0 if exactly else min(own.min_length or 0, new_tokens),
+        num_beams=beams,
+        early_stopping=False if exactly else own.early_stopping,
+        do_sample=False,
+        use_cache=True,
+        num_return_sequences=1,
+        return_dict_in_generate=False,
+    )
 
 
 def has_int8_kernel(precision: Precision) -> bool:

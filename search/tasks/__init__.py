@@ -13,6 +13,7 @@ from ...spaces import plugins
 from ..data import Examples
 
 _DEFAULT_TEXT2 = "text2"
+_WRITING = ("beams", "max_new_tokens")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,40 +24,64 @@ class Task:
         name: the kind of task, for instance "classification".
         data: a folder, a file or the name of a hub data set; see `search/data.py`.
         metric: the name of the metric; None for the task's default.
-        text: the column of the text.
+        text: the column of the text; "" for the kind's own name of it, "text" or "source".
         text2: the column of the second text of a pair; used where the data have it.
-        label: the column of the label.
-        max_tokens: longer inputs are cut.
+        label: the column of the label; "" for the kind's own name of it, "label" or "target".
+        max_tokens: longer texts are cut.
         limit: at most so many examples to search on and to test on; None for all.
+        beams: hypotheses that are followed while a text is written; classification ignores it.
+        max_new_tokens: at most so many tokens are written, as far as the model has positions; classification ignores
+            it.
     """
 
     name: str
     data: str
     metric: str | None = None
-    text: str = "text"
+    text: str = ""
     text2: str = _DEFAULT_TEXT2
-    label: str = "label"
+    label: str = ""
     max_tokens: int = 128
     limit: int | None = None
+    beams: int = 1
+    max_new_tokens: int = 64
 
     def __post_init__(self) -> None:
-        load(self.name)
-        for setting, value in (("max_tokens", self.max_tokens), ("limit", self.limit)):
+        text, label = load(self.name).columns
+        object.__setattr__(self, "text", self.text or text)
+        object.__setattr__(self, "label", self.label or label)
+        for setting in ("max_tokens", "limit", "beams", "max_new_tokens"):
+            value = getattr(self, setting)
             if value is not None and value < 1:
                 raise SettingError(f"{setting} of a task must be at least 1, got {value}.")
 
     @property
+    def has_second_text(self) -> bool:
+        """Whether the user named a column of second texts."""
+        return self.text2 != _DEFAULT_TEXT2
+
+    @property
     def required_columns(self) -> tuple[str, ...]:
         """Text columns the data must have: a second one only where the user named it."""
-        return (self.text,) if self.text2 == _DEFAULT_TEXT2 else (self.text, self.text2)
+        return (self.text, self.text2) if self.has_second_text else (self.text,)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
+        """Plain data, without what this kind of task ignores: so a run from before there was that goes on."""
+        ignored = () if load(self.name).generates else _WRITING
+        return {name: value for name, value in asdict(self).items() if name not in ignored}
 
 
 class TaskKind(Protocol):
-    """The contract of a kind of task."""
+    """The contract of a kind of task.
+
+    Attributes:
+        columns: what it calls the columns of the text and of the label.
+        generates: whether the model answers with a text that it writes; then labels are texts too.
+        greedy_metric: a cheaper metric than its own for scoring the steps of a greedy order; None for its own.
+    """
+
+    columns: tuple[str, str]
+    generates: bool
+    greedy_metric: str | None
 
     def metric(self, task: Task, model: PreTrainedModel) -> str:
         """The name of the metric to judge by; checks that task and model fit together."""
@@ -66,11 +91,11 @@ class TaskKind(Protocol):
     ) -> Examples:
         """Examples from rows; refuses labels that the model does not know."""
 
-    def answer(self, executable: Executable, examples: Examples) -> np.ndarray:
-        """The model's answer to every example, in their order."""
+    def answer(self, executable: Executable, examples: Examples, metric: str) -> np.ndarray:
+        """The model's answer to every example, or the statistics of it that the metric needs; n or n x k."""
 
     def score(self, metric: str, labels: np.ndarray, outcomes: np.ndarray) -> float:
-        """The metric, larger is better, finite."""
+        """The metric of the corpus of these examples, larger is better, finite."""
 
 
 def names() -> tuple[str, ...]:

@@ -23,6 +23,10 @@ SCORE_METRICS = ("spearman", "pearson")
 class Classification:
     """Models with a sequence-classification head: classes, or one score where the head has one output."""
 
+    columns = ("text", "label")
+    generates = False
+    greedy_metric = None
+
     def metric(self, task: Task, model: PreTrainedModel) -> str:
         """Accuracy for classes and Spearman's correlation for scores, unless the task names another.
 
@@ -53,8 +57,8 @@ class Classification:
         labels = _labels(table[task.label], split, model)
         return Examples(split, rows, labels, {name: padding[name] for name in names})
 
-    def answer(self, executable: Executable, examples: Examples) -> np.ndarray:
-        """The likeliest class, or the score, of every example."""
+    def answer(self, executable: Executable, examples: Examples, metric: str) -> np.ndarray:
+        """The likeliest class, or the score, of every example, whatever the metric."""
         answers = np.empty(len(examples))
         for rows, inputs in examples.batches():
             logits = executable(inputs).float()
@@ -84,7 +88,7 @@ def _gives_scores(model: PreTrainedModel) -> bool:
 
 
 def _labels(column: "pd.Series[Any]", split: str, model: PreTrainedModel) -> np.ndarray:
-    """Class numbers, or scores; names of classes are looked up in the model's config."""
+    """Class numbers as integers, or scores as floats; names of classes are looked up in the model's config."""
     if _gives_scores(model):
         try:
             return column.astype(float).to_numpy()
@@ -105,7 +109,7 @@ def _labels(column: "pd.Series[Any]", split: str, model: PreTrainedModel) -> np.
             f"the {split} split has labels the model does not know: {', '.join(unknown[:5])}; "
             f"it knows: {', '.join(sorted({*names, *numbers})[:20])}."
         )
-    return np.array([known[text] for text in texts], dtype=float)
+    return np.array([known[text] for text in texts], dtype=int)
 
 
 def _plainly(label: object) -> str:

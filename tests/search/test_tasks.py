@@ -22,6 +22,10 @@ MakeModel = Callable[..., PreTrainedModel]
 MakeTokenizer = Callable[[], PreTrainedTokenizerFast]
 CLASSIFICATION = Task("classification", "data")
 KIND = tasks.load("classification")
+CONTRACT = [
+    *(("classification", family) for family in ("bert", "roberta", "electra", "distilbert")),
+    *(("seq2seq", family) for family in ("mbart", "t5", "bart", "marian")),
+]
 TEXTS = ("good film", "very bad plot very bad", "fine", "not great film", "awful", "poor poor plot")
 
 
@@ -40,6 +44,14 @@ class Answers:
 def numbered(count: int, labels: Sequence[float]) -> Examples:
     encoded = tuple({"input_ids": [0, row] + [0] * (row % 5)} for row in range(count))
     return Examples("search", encoded, np.array(labels), {"input_ids": 0})
+
+
+def only(examples: Examples, row: int) -> Examples:
+    """One example by itself."""
+    writing = examples.writing and replace(examples.writing, references=examples.writing.references[row : row + 1])
+    return replace(
+        examples, encoded=examples.encoded[row : row + 1], labels=examples.labels[row : row + 1], writing=writing
+    )
 
 
 @pytest.fixture
@@ -68,32 +80,70 @@ def test_contract_methods(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("name", tasks.names())
 def test_contract_unknown_metric_and_wrong_model(name: str, make_model: MakeModel) -> None:
-    model = make_model("bert")
+    model = make_model(dict(reversed(CONTRACT))[name])
     with pytest.raises(SettingError, match=r"unknown metric 'no such metric'; the legal values are: \w+"):
         tasks.load(name).metric(Task(name, "data", metric="no such metric"), model)
     with pytest.raises(ModelError, match=type(model.base_model).__name__):
         tasks.load(name).metric(Task(name, "data"), model.base_model)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert"])
-@pytest.mark.parametrize("name", tasks.names())
+def test_the_contract_is_tried_on_every_kind() -> None:
+    assert {name for name, _ in CONTRACT} == set(tasks.names())
+
+
+@pytest.mark.parametrize(("name", "family"), CONTRACT)
 def test_contract_from_rows_to_a_score(
-    name: str, family: str, make_model: MakeModel, make_tokenizer: MakeTokenizer
+    name: str,
+    family: str,
+    make_model: MakeModel,
+    make_tokenizer: MakeTokenizer,
+    make_word_tokenizer: MakeTokenizer,
+    make_translations: Callable[[int, int], list[dict[str, object]]],
 ) -> None:
     model, task, kind = make_model(family), Task(name, "data", max_tokens=6), tasks.load(name)
-    table = pd.DataFrame({"text": TEXTS, "label": [1, 0, 1, 0, 0, 0]})
-    examples = kind.encode(table, "test", task, model, make_tokenizer())
+    rows = pd.DataFrame({"text": TEXTS, "label": [1, 0, 1, 0, 0, 0]})
+    if kind.generates:
+        rows = pd.DataFrame(make_translations(6, 0))
+    examples = kind.encode(rows, "test", task, model, make_word_tokenizer() if kind.generates else make_tokenizer())
     assert (examples.split, len(examples), len(examples.labels)) == ("test", 6, 6)
     assert max(len(values) for row in examples.encoded for values in row.values()) == 6
+    with torch.inference_mode():
+        assert torch.isfinite(model(**examples.with_labels(range(6))).loss)
     executable = runtimes.find("torch").load(model, devices.find("cpu"), threads=1)
-    answers = kind.answer(executable, examples)
-    alone = [kind.answer(executable, replace(examples, encoded=(row,))) for row in examples.encoded]
-    assert answers.shape == (6,)
-    assert np.isfinite(answers).all()
-    assert answers == pytest.approx(np.concatenate(alone))
-    metric = kind.metric(task, model)
-    right, wrong = examples.labels, 1 - examples.labels
-    assert kind.score(metric, right, right) == 1.0 > kind.score(metric, right, wrong)
+    own = kind.metric(task, model)
+    for metric in {own, kind.greedy_metric or own}:
+        answers = kind.answer(executable, examples, metric)
+        assert answers.shape[0] == 6
+        assert np.isfinite(answers).all()
+        alone = [kind.answer(executable, only(examples, row), metric) for row in range(6)]
+        assert answers == pytest.approx(np.concatenate(alone), rel=1e-4)
+        value = kind.score(metric, examples.labels, answers)
+        assert isinstance(value, float) and np.isfinite(value)
+        turned = kind.score(metric, examples.labels[::-1], answers[::-1])
+        assert turned == pytest.approx(value, abs=1e-12)
+
+
+def test_right_answers_score_one() -> None:
+    right = np.array([1, 0, 1, 0, 0, 0])
+    assert KIND.score("accuracy", right, right.astype(float)) == 1.0 > KIND.score("accuracy", right, 1.0 - right)
+
+
+@pytest.mark.parametrize(
+    ("name", "columns"), [("classification", ("text", "label")), ("seq2seq", ("source", "target"))]
+)
+def test_columns_are_those_of_the_kind_unless_named(name: str, columns: tuple[str, str]) -> None:
+    task = Task(name, "data")
+    assert (task.text, task.label) == columns
+    assert task.required_columns == columns[:1]
+    assert (named := Task(name, "data", text="de", label="en")).required_columns == ("de",)
+    assert named.label == "en"
+    assert Task(data="data", **{key: value for key, value in named.to_json().items() if key != "data"}) == named
+
+
+def test_what_a_kind_ignores_is_not_written_down() -> None:
+    """So a run folder of a classification from before tasks had beams goes on."""
+    assert {"beams", "max_new_tokens"} & set(CLASSIFICATION.to_json()) == set()
+    assert Task("seq2seq", "data", beams=3).to_json()["beams"] == 3
 
 
 def test_unknown_task() -> None:
@@ -101,7 +151,7 @@ def test_unknown_task() -> None:
         Task("clasification", "data")
 
 
-@pytest.mark.parametrize("setting", ["max_tokens", "limit"])
+@pytest.mark.parametrize("setting", ["max_tokens", "limit", "beams", "max_new_tokens"])
 def test_task_refuses_numbers_below_one(setting: str) -> None:
     with pytest.raises(SettingError, match=f"{setting} of a task must be at least 1, got 0"):
         replace(CLASSIFICATION, **{setting: 0})
@@ -188,17 +238,18 @@ def test_long_texts_are_cut(encode: Callable[..., Examples]) -> None:
 
 def test_answers_come_in_the_order_of_the_examples() -> None:
     classes = np.random.default_rng(0).integers(0, 3, 150)
-    found = KIND.answer(Answers(np.eye(3)[classes].tolist()), numbered(150, classes))
+    found = KIND.answer(Answers(np.eye(3)[classes].tolist()), numbered(150, classes), "accuracy")
     assert found.tolist() == classes.tolist()
     scores = np.random.default_rng(1).normal(size=150).astype(np.float32)
-    assert KIND.answer(Answers(scores[:, None].tolist()), numbered(150, scores)).tolist() == scores.tolist()
+    found = KIND.answer(Answers(scores[:, None].tolist()), numbered(150, scores), "spearman")
+    assert found.tolist() == scores.tolist()
 
 
 @pytest.mark.parametrize("logits", [[float("nan"), 0.0], [0.0, float("inf")], [float("nan")]])
 def test_answers_that_are_not_numbers_are_no_quality(logits: list[float]) -> None:
     good = [0.0] * len(logits)
     examples = numbered(5, [0, 1, 0, 1, 0])
-    outcomes = KIND.answer(Answers([good, good, good, logits, good]), examples)
+    outcomes = KIND.answer(Answers([good, good, good, logits, good]), examples, "f1")
     with pytest.raises(MeasurementError, match="answers that are not finite"):
         judge("f1", lambda labels, found: KIND.score("f1", labels, found), examples.labels, outcomes, "search")
 

@@ -44,6 +44,9 @@ class CountingRuntime:
     def absence(self, device: Device) -> str | None:
         return None
 
+    def refusal(self, model: nn.Module) -> str | None:
+        return None
+
     def versions(self) -> Mapping[str, str]:
         return {}
 
