@@ -16,7 +16,7 @@ from ..search.workbench import LocalWorkbench
 from ..spaces.assembling import STRATEGIES, StackCosts, assemble, layer_ratio
 from ..spaces.plan import Plan, Slot, Stack
 from ..spaces.tilings import Tiling, layers_of, parse
-from .export import Exported, export_plan
+from .export import Exported, export_plan, refuse_full
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ def assemble_model(
         raise SettingError("say what to assemble by exactly one of a ratio and a tiling.")
     if strategy not in STRATEGIES:
         raise SettingError.unknown("strategy", strategy, STRATEGIES)
+    refuse_full(folder)
     with tempfile.TemporaryDirectory(prefix="paring-") as scratch:
         bench, described = open_workbench(settings, progress or Silent(), folder=Path(scratch))
         lengths = {stack.name: stack.n_layers for stack in bench.anatomy.stacks}
@@ -94,6 +95,8 @@ def _costs(bench: LocalWorkbench, settings: Settings, strategy: str) -> list[Sta
     else:
         slots = slot_seconds(bench, settings.workload, seed=settings.seed)
     return [
-        StackCosts(stack.name, stack.n_layers, stack.granularities, slots[stack.name], bench.harm(stack.name))
+        StackCosts(
+            stack.name, stack.n_layers, stack.granularities, slots[stack.name], bench.prepared().harm(stack.name)
+        )
         for stack in bench.anatomy.stacks
     ]

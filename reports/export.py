@@ -56,18 +56,54 @@ def export(record: Record, plan: Plan, folder: Path, progress: Progress | None =
         MeasurementError: if the reloaded model is not the one that was exported.
         StorageError: if the disk refuses.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingError(f"{folder} exists and is not an empty folder; export into a new one.")
+    refuse_full(folder)
     progress = progress or Silent()
     settings = Settings.of_run(record.settings, record.folder)
     bench, described = open_workbench(settings, progress)
     _refuse_changed(record.settings["identity"], described["identity"])
+    return export_plan(settings, bench, described, plan, folder, progress)
+
+
+def export_plan(
+    settings: Settings,
+    bench: LocalWorkbench,
+    described: Mapping[str, Any],
+    plan: Plan,
+    folder: Path,
+    progress: Progress,
+) -> Exported:
+    """Writes a plan as a model that loads, and measures what was written; the same as `export`, from its parts.
+
+    Args:
+        settings: what was asked.
+        bench: opened with these settings.
+        described: what `Settings.describe` says of them.
+        plan: what to export.
+        folder: new or empty.
+        progress: where to say how far it is.
+
+    Raises:
+        SettingError: if the folder is not empty.
+        MeasurementError: if the reloaded model is not the one that was exported.
+        StorageError: if the disk refuses.
+    """
+    refuse_full(folder)
     try:
         return _write_and_measure(settings, bench, described, plan, folder, progress)
     except KeyboardInterrupt:
         # What is half written would only stand in the way of the same command.
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def refuse_full(folder: Path) -> None:
+    """Nothing is ever written over.
+
+    Raises:
+        SettingError: if the folder exists and is not empty.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SettingError(f"{folder} exists and is not an empty folder; export into a new one.")
 
 
 def _write_and_measure(

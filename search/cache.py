@@ -39,7 +39,6 @@ class Cache:
             self.folder.mkdir(parents=True, exist_ok=True)
             replace_file(self.folder / f"{key}.json", json.dumps(value))
 
-
     def get_tensors(self, key: str) -> dict[str, dict[str, Tensor]] | None:
         """Tensors kept by `put_tensors`, or None; a damaged file counts as absent."""
         try:

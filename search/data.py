@@ -75,6 +75,14 @@ class Examples:
         kind = torch.long if np.issubdtype(self.labels.dtype, np.integer) else torch.float32
         return {**self.batch(rows), "labels": torch.tensor(chosen, dtype=kind)}
 
+    def lengths(self) -> list[int]:
+        """Tokens of every example: of its text or its target, whichever is longer."""
+        has_targets = self.labels.dtype == object
+        return [
+            max(len(own["input_ids"]), len(label) if has_targets else 0)
+            for own, label in zip(self.encoded, self.labels, strict=True)
+        ]
+
     def batches(self, size: int = _EVALUATION_BATCH) -> Iterator[tuple[np.ndarray, Inputs]]:
         """All examples, those of like length together so that little is padding: row numbers and inputs."""
         has_targets = self.labels.dtype == object

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel
 
 from ..errors import SettingError
 from ..spaces.anatomy import Anatomy
+from ..spaces.build import copy_sharing_parameters, settle_layers
 from ..spaces.plan import Layer
-from ..spaces.standing import stand
 from ..spaces.workbench import Inputs
 
 IGNORED_LABEL = -100
@@ -99,6 +99,7 @@ class Pair:
 
     Attributes:
         student: the assembly; what of it learns is up to who made its layers.
+        teacher_sees: what the layers of the original gave out when it last ran.
         layers: stack -> layer -> module that may stand in the student.
     """
 
@@ -113,19 +114,23 @@ class Pair:
         """Watches the layers of both, which must not share modules, and must run eager attention."""
         self._teacher, self.student, self._anatomy, self.layers = teacher, student, anatomy, layers
         self._losses = losses
-        self._seen_in_teacher, self._seen = Taps(), Taps()
+        self.teacher_sees, self._student_sees = Taps(), Taps()
+        self._firsts: dict[str, nn.Module] = {}
         for stack in anatomy.stacks:
             originals = teacher.get_submodule(stack.path)
             assert isinstance(originals, nn.ModuleList)
+            self._firsts[stack.name] = copy_sharing_parameters(originals[0])
             for index, module in enumerate(originals):
-                self._seen_in_teacher.watch(stack.name, Layer(index), module, stack.linears)
+                self.teacher_sees.watch(stack.name, Layer(index), module, stack.linears)
             for layer, module in layers[stack.name].items():
-                self._seen.watch(stack.name, layer, module, stack.linears)
+                self._student_sees.watch(stack.name, layer, module, stack.linears)
 
     def stand(self, standing: Standing) -> None:
         """Assembles the student from now on of these layers."""
         for stack in self._anatomy.stacks:
-            stand(self.student, stack, [self.layers[stack.name][layer] for layer in standing[stack.name]])
+            layers = [self.layers[stack.name][layer] for layer in standing[stack.name]]
+            settle_layers(layers, first=self._firsts[stack.name])
+            self.student.set_submodule(stack.path, nn.ModuleList(layers))
 
     def losses(self, batch: Inputs, standing: Standing) -> dict[str, Tensor]:
         """Name of each loss of weight above 0 -> its value, a scalar, unweighted.
@@ -149,8 +154,8 @@ class Pair:
             found["hidden"] = self._hidden_loss(standing, masks)
         if weights.attention:
             found["attention"] = self._attention_loss(standing, masks, student.logits)
-        self._seen_in_teacher.forget()
-        self._seen.forget()
+        self.teacher_sees.forget()
+        self._student_sees.forget()
         return found
 
     def total(self, found: Mapping[str, Tensor]) -> Tensor:
@@ -174,11 +179,11 @@ class Pair:
             until: the original.
         """
         errors: dict[Layer, float] = {}
-        wanted, mask = self._seen_in_teacher.hidden[stack, until], _masks(self._anatomy, batch)[stack]
+        wanted, mask = self.teacher_sees.hidden[stack, until], _masks(self._anatomy, batch)[stack]
         for layer, standing in candidates.items():
             self.stand(standing)
             self.student(**batch)
-            error = relative_error(self._seen.hidden[stack, layer], wanted, mask)
+            error = relative_error(self._student_sees.hidden[stack, layer], wanted, mask)
             errors[layer] = float(error)
         return min(errors, key=lambda layer: (errors[layer], layer))
 
@@ -200,7 +205,7 @@ class Pair:
     def _hidden_loss(self, standing: Standing, masks: Mapping[str, Tensor]) -> Tensor:
         errors = [
             relative_error(
-                self._seen.hidden[stack, layer], self._seen_in_teacher.hidden[stack, _last(layer)], masks[stack]
+                self._student_sees.hidden[stack, layer], self.teacher_sees.hidden[stack, _last(layer)], masks[stack]
             )
             for stack, layers in standing.items()
             for layer in layers
@@ -210,8 +215,8 @@ class Pair:
     def _attention_loss(self, standing: Standing, masks: Mapping[str, Tensor], anywhere: Tensor) -> Tensor:
         """0 where nothing but originals stand."""
         divergences = [
-            attention_divergence(seen, self._seen_in_teacher.attention[stack, _last(layer), kind], masks[stack])
-            for (stack, layer, kind), seen in self._seen.attention.items()
+            attention_divergence(seen, self.teacher_sees.attention[stack, _last(layer), kind], masks[stack])
+            for (stack, layer, kind), seen in self._student_sees.attention.items()
             if layer.granularity > 1
         ]
         return torch.stack(divergences).mean() if divergences else anywhere.new_zeros((), dtype=torch.float32)
@@ -267,4 +272,6 @@ def _masks(anatomy: Anatomy, batch: Inputs) -> dict[str, Tensor]:
     real = batch["attention_mask"].bool()
     # A decoder is fed its labels, moved on by one; where they are classes, it is fed the inputs.
     fed = batch["labels"] != IGNORED_LABEL if batch["labels"].dim() > 1 else real
-    return {stack.name: fed if stack.name == "decoder" and len(anatomy.stacks) > 1 else real for stack in anatomy.stacks}
+    return {
+        stack.name: fed if stack.name == "decoder" and len(anatomy.stacks) > 1 else real for stack in anatomy.stacks
+    }

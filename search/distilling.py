@@ -1,7 +1,7 @@
 """The training loop of distillation: any parameters of an assembly learn from the original; resumable and exact."""
 
-import json
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from ..errors import SearchError, SettingError
 from ..profilers.machine import instruction_sets
 from .batching import endless
-from .cache import replace_tensors
+from .cache import replace_tensors, writing
 from .data import Examples
 from .distillation import Pair, Standing
 from .progress import Progress
@@ -69,6 +69,19 @@ class Schedule:
         return self.learning_rate * (_LAST_RATE + (1 - _LAST_RATE) * (1 + math.cos(math.pi * done)) / 2)
 
 
+@dataclass(frozen=True, slots=True)
+class Log:
+    """What a training did.
+
+    Attributes:
+        losses: of every step of the last call, unweighted.
+        seconds: of all calls together, up to their last checkpoints.
+    """
+
+    losses: tuple[Mapping[str, float], ...]
+    seconds: float
+
+
 def distil(
     pair: Pair,
     learning: Mapping[str, nn.Parameter],
@@ -80,7 +93,7 @@ def distil(
     what: str,
     checkpoint: Path | None = None,
     key: str = "",
-) -> list[dict[str, float]]:
+) -> Log:
     """Trains parameters of a pair's student in place; the same arguments on the same machine give the same numbers.
 
     Args:
@@ -95,9 +108,6 @@ def distil(
             at the end by who keeps the result.
         key: of all that decides the result; a checkpoint with another one is not used.
 
-    Returns:
-        Unweighted losses of every step of this call.
-
     Raises:
         SearchError: if a loss is not finite.
     """
@@ -105,8 +115,9 @@ def distil(
     optimizer = torch.optim.AdamW(
         learning.values(), lr=schedule.learning_rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY, foreach=True
     )
-    begun = 0 if checkpoint is None else _restore(checkpoint, key, learning, optimizer)
-    batches = endless(_lengths(examples), schedule.tokens, schedule.seed, skip=begun * schedule.accumulate)
+    begun, before = (0, 0.0) if checkpoint is None else _restore(checkpoint, key, learning, optimizer)
+    started = time.monotonic()
+    batches = endless(examples.lengths(), schedule.tokens, schedule.seed, skip=begun * schedule.accumulate)
     history: list[dict[str, float]] = []
     with progress.stage(what, schedule.steps) as report:
         for step in range(begun, schedule.steps):
@@ -130,8 +141,9 @@ def distil(
             history.append(sums)
             report(step + 1, ", ".join(f"{name} {value:.3f}" for name, value in sums.items()))
             if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0 and step + 1 < schedule.steps:
-                _keep(checkpoint, key, step + 1, learning, optimizer)
-    return history
+                facts = {"key": key, "step": str(step + 1), "seconds": str(before + time.monotonic() - started)}
+                _keep(checkpoint, facts, learning, optimizer)
+    return Log(tuple(history), before + time.monotonic() - started)
 
 
 def half_precision(device: torch.device, precision: str) -> AbstractContextManager[Any]:
@@ -146,12 +158,8 @@ def half_precision(device: torch.device, precision: str) -> AbstractContextManag
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
 
-def _lengths(examples: Examples) -> list[int]:
-    return examples.lengths()
-
-
 def _keep(
-    path: Path, key: str, step: int, learning: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
+    path: Path, facts: Mapping[str, str], learning: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
     """Writes all that the next step depends on."""
     tensors: dict[str, Tensor] = {}
@@ -159,21 +167,23 @@ def _keep(
         tensors[f"value {name}"] = parameter.detach()
         for kind, value in optimizer.state[parameter].items():
             tensors[f"{kind} {name}"] = value
-    replace_tensors(path, tensors, {"key": key, "step": str(step)})
+    with writing(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_tensors(path, tensors, facts)
 
 
 def _restore(
     path: Path, key: str, learning: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> int:
-    """Reads a checkpoint of the same training; returns the steps it has done, 0 where there is none to use."""
+) -> tuple[int, float]:
+    """Reads a checkpoint of the same training; returns the steps and seconds it took, 0 where there is none to use."""
     try:
         with safe_open(path, framework="pt") as file:
             facts = file.metadata()
             if facts["key"] != key:
-                return 0
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+                return 0, 0.0
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, KeyError):
-        return 0
+        return 0, 0.0
     with torch.no_grad():
         for name, parameter in learning.items():
             parameter.copy_(tensors.pop(f"value {name}"))
@@ -182,4 +192,4 @@ def _restore(
         kind, _, name = title.partition(" ")
         # AdamW counts its steps on the CPU.
         optimizer.state[by_name[name]][kind] = tensor.to(tensor.device if kind == "step" else by_name[name].device)
-    return int(facts["step"])
+    return int(facts["step"]), float(facts["seconds"])

@@ -5,6 +5,7 @@ Everything is recorded as soon as it is known, so a search that is stopped goes 
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -22,6 +23,7 @@ from ..spaces.space import Space
 from .data import read_tables
 from .finals import measure_whole
 from .judge import Judge
+from .prepared import Prepared, identity_of
 from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
@@ -53,6 +55,9 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     machine = described["identity"]["machine"]
     with record.locked(), database_errors(record.folder):
         record.begin(described)
+        if "assembly" in settings.axes:
+            # Before anything is measured, and where an interrupt leaves a checkpoint and no half-judged trial.
+            bench.modular_layers()
         with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
             judge = Judge(
                 bench,
@@ -69,8 +74,15 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     return record
 
 
-def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkbench, dict[str, Any]]:
+def open_workbench(
+    settings: Settings, progress: Progress, *, folder: Path | None = None
+) -> tuple[LocalWorkbench, dict[str, Any]]:
     """The workbench of a search and the description its run folder keeps.
+
+    Args:
+        settings: what is asked.
+        progress: where to say how far it is.
+        folder: where what is learned is kept; None for the run folder.
 
     Raises:
         UserError: if device, runtime, model, data or workload cannot work together.
@@ -84,7 +96,11 @@ def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkben
     refusal = runtime.refusal(model)
     if refusal is not None:
         raise SettingError(f"the runtime {settings.runtime!r} cannot run {type(model).__name__}: {refusal}")
-    anatomy_of(model)
+    prepared = None if settings.prepared is None else Prepared.load(settings.prepared)
+    if prepared is not None:
+        prepared.refuse_other(artefact.weights_hash(settings.model), str(settings.prepared))
+    modular = settings.modular if prepared is None else prepared.settings
+    Space(anatomy_of(model).with_modular_layers(modular.granularities), settings.axes)
     settings.workload.inputs(model.config)
     is_text = load_kind(task.name).generates
     tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit, label_is_text=is_text)
@@ -97,8 +113,11 @@ def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkben
         runtime=runtime,
         threads=settings.workload.threads,
         greedy=settings.greedy,
-        folder=settings.out,
+        folder=folder or settings.out,
         progress=progress,
+        modular=modular if "assembly" in settings.axes else None,
+        prepared=prepared,
+        identity=identity_of(settings.model, tables, task) if "assembly" in settings.axes else None,
     )
     machine = Machine.here(device.name, device.facts(), runtime.versions())
     return bench, settings.describe(tables, bench.metric, machine)

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..errors import SettingError
-from ..spaces.anatomy import Anatomy, StackAnatomy
-from ..spaces.build import copy_sharing_parameters
+from ..spaces.anatomy import Anatomy
+from ..spaces.build import copy_sharing_parameters, settle_layers
+from ..spaces.families import StackAnatomy
 from ..spaces.plan import Layer
 from ..spaces.tilings import GRANULARITIES, draw, draw_uniform, fitting, layers_of
 from .distillation import Losses, Pair, Standing
@@ -87,7 +88,7 @@ class Modular:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "granularities", fitting(math.lcm(*self.granularities), self.granularities))
+        object.__setattr__(self, "granularities", fitting(math.prod(self.granularities), self.granularities))
         if self.start not in STARTS:
             raise SettingError.unknown("start", self.start, STARTS)
 
@@ -95,15 +96,13 @@ class Modular:
         """What stands in a batch; every batch number has its own random numbers, so that a resumed training agrees.
 
         Args:
-            anatomy: of the original.
+            anatomy: of the original, with modular layers.
             batch: its number.
             of: how many there will be.
         """
         random = Random(f"{self.schedule.seed} batch {batch}")
         return {
-            stack.name: self.curriculum.draw(
-                stack.n_layers, fitting(stack.n_layers, self.granularities), batch / of, random
-            )
+            stack.name: self.curriculum.draw(stack.n_layers, stack.granularities, batch / of, random)
             for stack in anatomy.stacks
         }
 
@@ -125,13 +124,9 @@ class Modular:
         )
 
 
-def modular_layers(stack: StackAnatomy, granularities: tuple[int, ...]) -> tuple[Layer, ...]:
+def modular_layers(stack: StackAnatomy) -> tuple[Layer, ...]:
     """All modular layers of a stack, fine to coarse."""
-    return tuple(
-        Layer(index, size)
-        for size in fitting(stack.n_layers, granularities)
-        for index in range(stack.n_layers // size)
-    )
+    return tuple(Layer(index, size) for size in stack.granularities for index in range(stack.n_layers // size))
 
 
 def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, device: torch.device) -> Pair:
@@ -147,8 +142,10 @@ def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, devic
         originals = student.get_submodule(stack.path)
         assert isinstance(originals, nn.ModuleList)
         own: dict[Layer, nn.Module] = {Layer(index): module for index, module in enumerate(originals)}
-        for layer in modular_layers(stack, settings.granularities):
+        for layer in modular_layers(stack):
             own[layer] = copy.deepcopy(originals[settings.guess(layer)]).requires_grad_(True)
+            # A position bias belongs to the stack: it is the original's, wherever it stands, and does not learn.
+            settle_layers([own[layer]], first=None)
         layers[stack.name] = own
     return Pair(teacher, student, anatomy, layers, settings.losses)
 

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,22 +15,25 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..errors import ModelError, SettingError
+from ..spaces import artefact
 from ..spaces.anatomy import Anatomy
+from ..spaces.build import settle_layers
 from ..spaces.plan import Layer
 from ..spaces.workbench import Inputs, Material
-from .cache import flatten, replace_file, replace_tensors, unflatten, writing
 from .batching import endless
-from .data import Examples
+from .cache import flatten, replace_file, replace_tensors, unflatten, writing
+from .data import Examples, Tables
 from .distillation import Pair
 from .distilling import distil, half_precision
 from .modular import Modular, learning_of, make_pair, start_from_nearest
 from .progress import Progress
+from .tasks import Task
 
 WEIGHTS_FILE, FACTS_FILE, CHECKPOINT_FILE = "modular.safetensors", "modular.json", "checkpoint.safetensors"
 # Examples that tell where a modular layer starts, and how much harm it does.
 _START_EXAMPLES = 64
 _HARM_TOKENS = 8_192
-_KEPT_STEPS = 200
+_AVERAGED_STEPS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,11 @@ class Prepared:
             unfinished = (folder / CHECKPOINT_FILE).exists()
             raise ModelError(
                 f"{folder} holds no whole set of modular layers "
-                + ("yet: its training was cut off; run `paring prepare` with the same options to go on." if unfinished
-                   else f"({type(error).__name__}); make one with `paring prepare MODEL --data DATA --out {folder}`.")
+                + (
+                    "yet: its training was cut off; run `paring prepare` with the same options to go on."
+                    if unfinished
+                    else f"({type(error).__name__}); make one with `paring prepare MODEL --data DATA --out {folder}`."
+                )
             ) from error
         return found
 
@@ -90,6 +95,21 @@ class Prepared:
         """
         if self.facts["identity"]["model"] != model_hash:
             raise ModelError(f"the modular layers in {where} were trained for another model; prepare this one anew.")
+
+
+def identity_of(source: str, tables: Tables, task: Task) -> dict[str, str]:
+    """What modular layers were trained for: hashes of the model and the training rows, and how the rows are read.
+
+    Args:
+        source: of the model.
+        tables: the data.
+        task: what the model is for.
+    """
+    return {
+        "model": artefact.weights_hash(source),
+        "train": tables.train_hash,
+        "task": f"{task.name} {task.text} {task.text2} {task.label} {task.max_tokens}",
+    }
 
 
 def key_of(identity: Mapping[str, str], settings: Modular) -> str:
@@ -118,7 +138,7 @@ def train_modular_layers(
 
     Args:
         model: the original; not touched.
-        anatomy: of the original.
+        anatomy: of the original, with modular layers.
         examples: of the train split.
         settings: how.
         folder: where the layers, and a checkpoint on the way, are kept.
@@ -135,15 +155,16 @@ def train_modular_layers(
     if (folder / FACTS_FILE).exists():
         known = Prepared.load(folder)
         if known.key != key:
-            raise SettingError(f"{folder} holds modular layers of another model, other data or other settings; "
-                               "give another folder, or the settings they were made with.")
+            raise SettingError(
+                f"{folder} holds modular layers of another model, other data or other settings; "
+                "give another folder, or the settings they were made with."
+            )
         return known
-    started = time.monotonic()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     pair = make_pair(model, anatomy, settings, device)
     starts = _starts(pair, anatomy, examples, settings, progress, device)
-    history = distil(
+    log = distil(
         pair,
         learning_of(pair),
         lambda batch: settings.standing(anatomy, batch, settings.schedule.steps * settings.schedule.accumulate),
@@ -154,6 +175,9 @@ def train_modular_layers(
         checkpoint=folder / CHECKPOINT_FILE,
         key=key,
     )
+    harm = _harm(pair, anatomy, examples, settings, progress, device)
+    for own in pair.layers.values():
+        settle_layers(own.values(), first=None)
     layers = {
         f"{stack}.{layer}": {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
         for stack, own in pair.layers.items()
@@ -165,9 +189,9 @@ def train_modular_layers(
         "identity": dict(identity),
         "settings": asdict(settings),
         "starts": starts,
-        "harm": _harm(pair, anatomy, examples, settings, progress, device),
-        "last_losses": _mean(history[-_KEPT_STEPS:]),
-        "seconds_of_last_call": time.monotonic() - started,
+        "harm": harm,
+        "last_losses": _mean(log.losses[-_AVERAGED_STEPS:]),
+        "seconds": round(log.seconds, 1),
         "device": str(device),
     }
     with writing(folder):
@@ -205,8 +229,12 @@ def _harm(
     alone = {
         f"{stack}.{layer}": {
             **originals,
-            stack: tuple(sorted([*(one for one in originals[stack] if one.index not in layer.originals), layer],
-                                key=lambda one: one.originals.start)),
+            stack: tuple(
+                sorted(
+                    [*(one for one in originals[stack] if one.index not in layer.originals), layer],
+                    key=lambda one: one.originals.start,
+                )
+            ),
         }
         for stack, layers in pair.layers.items()
         for layer in layers
@@ -228,5 +256,5 @@ def _on(device: torch.device, inputs: Inputs) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
-def _mean(history: list[dict[str, float]]) -> dict[str, float]:
+def _mean(history: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return {name: sum(step[name] for step in history) / len(history) for name in (history[0] if history else ())}

@@ -5,13 +5,13 @@ from pathlib import Path
 from ..errors import DataError, SettingError
 from ..profilers import devices
 from ..spaces import artefact
-from ..spaces.anatomy import Anatomy
-from .data import Tables, read_tables
+from ..spaces.anatomy import anatomy_of
+from .data import read_tables
 from .modular import Modular
-from .prepared import Prepared, train_modular_layers
+from .prepared import Prepared, identity_of, train_modular_layers
 from .progress import Progress, Silent
 from .tasks import Task, load
-from .workbench import load_tokenizer, modular_anatomy
+from .workbench import load_tokenizer
 
 
 def prepare_model(
@@ -34,14 +34,15 @@ def prepare_model(
     """
     found = devices.find(device)
     model = artefact.load_original(source)
-    anatomy = modular_anatomy(model, settings.granularities)
+    anatomy = anatomy_of(model).with_modular_layers(settings.granularities)
+    if not any(stack.granularities for stack in anatomy.stacks):
+        depths = ", ".join(f"{stack.name} of {stack.n_layers} layers" for stack in anatomy.stacks)
+        raise SettingError(f"none of the granularities {settings.granularities} divides the {depths}; give others.")
     kind = load(task.name)
     kind.metric(task, model)
-    tables = read_tables(
-        task.data, task.required_columns, task.label, limit=task.limit, label_is_text=kind.generates
-    )
-    require_train(tables, task)
-    assert tables.train is not None
+    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit, label_is_text=kind.generates)
+    if tables.train is None:
+        raise DataError(f"training modular layers needs a train split, and {task.data!r} has none.")
     examples = kind.encode(tables.train, "train", task, model, load_tokenizer(source))
     return train_modular_layers(
         model,

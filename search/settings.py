@@ -11,7 +11,9 @@ from ..profilers.machine import Machine
 from ..profilers.workload import Workload
 from ..spaces import artefact, axes
 from .data import Tables
+from .modular import Modular
 from .objectives import Limits, check_objectives
+from .prepared import Prepared
 from .samplers import sampler
 from .tasks import Task, load
 from .training import Training
@@ -41,6 +43,8 @@ class Settings:
         seed: of everything random.
         sampler: who proposes.
         greedy: how the removal order is found.
+        modular: how modular layers are trained, where the axis "assembly" is searched and none are prepared.
+        prepared: the folder of modular layers that `paring prepare` made; None to train them in the run folder.
     """
 
     model: str
@@ -57,6 +61,8 @@ class Settings:
     seed: int = 0
     sampler: str = "tpe"
     greedy: Greedy = field(default_factory=Greedy)
+    modular: Modular = field(default_factory=Modular)
+    prepared: Path | None = None
 
     def __post_init__(self) -> None:
         # In their standing order, whatever order they were given in.
@@ -73,6 +79,16 @@ class Settings:
         if self.greedy.scorer not in SCORERS:
             raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
         sampler(self.sampler, seed=self.seed)
+        if "assembly" in self.axes and self.greedy.scorer == "fine_tune":
+            raise SettingError(
+                "the axis 'assembly' and the depth scorer 'fine_tune' both train the layers; search one of them at a "
+                "time, or take the training_free scorer."
+            )
+        if self.prepared is not None and "assembly" not in self.axes:
+            raise SettingError(
+                "prepared modular layers are for the axis 'assembly', which is not searched; add it to the axes "
+                f"{', '.join(self.axes)}."
+            )
 
     @property
     def measured(self) -> set[str]:
@@ -104,6 +120,7 @@ class Settings:
             seed=identity["seed"],
             sampler=identity["sampler"],
             greedy=Greedy(**greedy),
+            **_modular_of_run(described),
         )
 
     def describe(self, tables: Tables, metric: str, machine: Machine) -> dict[str, Any]:
@@ -117,7 +134,7 @@ class Settings:
         identity: Mapping[str, Any] = {
             "model": artefact.weights_hash(self.model),
             "data": tables.content_hash,
-            "train": tables.train_hash if self.greedy.scorer == "fine_tune" else "",
+            "train": tables.train_hash if self.greedy.scorer == "fine_tune" or "assembly" in self.axes else "",
             "task": {**task, "metric": metric},
             "device": machine.device,
             "runtime": self.runtime,
@@ -129,13 +146,33 @@ class Settings:
             "seed": self.seed,
             "sampler": self.sampler,
             "greedy": asdict(self.greedy),
+            **self._modular_identity(),
         }
+        prepared = {} if self.prepared is None else {"prepared": _lasting(str(self.prepared))}
         return {
             "identity": identity,
-            "sources": {"model": _lasting(self.model), "data": _lasting(data)},
+            "sources": {"model": _lasting(self.model), "data": _lasting(data), **prepared},
             "effort": {"trials": self.trials, "minutes": self.minutes},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
+
+    def _modular_identity(self) -> dict[str, Any]:
+        """What modular layers a run has; nothing where it has none, so that runs from before there were any go on."""
+        if "assembly" not in self.axes:
+            return {}
+        if self.prepared is not None:
+            return {"modular": {"prepared": Prepared.load(self.prepared).key}}
+        return {"modular": asdict(self.modular)}
+
+
+def _modular_of_run(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of what `describe` says of modular layers."""
+    modular = described["identity"].get("modular")
+    if modular is None:
+        return {}
+    if "prepared" in modular:
+        return {"prepared": Path(described["sources"]["prepared"])}
+    return {"modular": Modular.from_json(modular)}
 
 
 def _served(workload: Workload, task: Task) -> Workload:

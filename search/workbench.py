@@ -1,7 +1,7 @@
 """The workbench of one run: model, data, device and runtime together, and everything learned so far."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from ..spaces.workbench import Inputs, Material, RemovalOrder
 from .cache import Cache, writing
 from .data import Examples, Tables
 from .greedy import Ties, best_layer, greedy_order
+from .modular import Modular
+from .prepared import Prepared, train_modular_layers
 from .progress import Progress
 from .quality import Quality, judge
 from .tasks import Task, TaskKind, load
@@ -77,17 +79,39 @@ class LocalWorkbench:
         greedy: Greedy,
         folder: Path,
         progress: Progress,
+        modular: Modular | None = None,
+        prepared: Prepared | None = None,
+        identity: Mapping[str, str] | None = None,
     ) -> None:
         """Encodes the data; learns nothing yet.
+
+        Args:
+            model: the original.
+            tokenizer: beside it.
+            task: what the model is judged on.
+            tables: rows of every split.
+            device: where it shall run.
+            runtime: what runs it.
+            threads: that one call may use.
+            greedy: how removal orders are found.
+            folder: where what is learned is kept.
+            progress: where to say how far it is.
+            modular: how modular layers are trained when they are needed; None if they will not be.
+            prepared: modular layers that are there already, instead.
+            identity: of the model and the training rows, for layers trained here; see `prepared.identity_of`.
 
         Raises:
             DataError: if the data do not fit the model.
             ModelError: if the model does not fit the task, or its family is unknown.
         """
-        self.model, self.anatomy = model, anatomy_of(model)
+        self._modular = modular if prepared is None else prepared.settings
+        self._prepared, self._identity = prepared, identity or {}
+        granularities = () if self._modular is None else self._modular.granularities
+        self.model, self.anatomy = model, anatomy_of(model).with_modular_layers(granularities)
         self.device, self.runtime, self._threads = device, runtime, threads
         self._greedy, self._progress = greedy, progress
         self._cache, self._weights_folder = Cache(folder / "cache"), folder / "weights"
+        self._modular_folder = folder / "modular"
         self._orders: dict[tuple[str, str, int], RemovalOrder] = {}
         self._kind: TaskKind = load(task.name)
         self.metric = self._kind.metric(task, model)
@@ -99,11 +123,13 @@ class LocalWorkbench:
 
         self.search, self.test = encode("search", tables.search), encode("test", tables.test)
         self._calibration = encode("calibration", tables.calibration)
-        self._train = None
-        if greedy.scorer == "fine_tune":
-            if tables.train is None:
-                raise DataError("the fine_tune scorer needs a train split, and the data have none; use training_free.")
-            self._train = encode("train", tables.train)
+        trained = [
+            *(["the fine_tune scorer"] if greedy.scorer == "fine_tune" else []),
+            *(["training modular layers"] if modular is not None and prepared is None else []),
+        ]
+        if trained and tables.train is None:
+            raise DataError(f"{' and '.join(trained)} needs a train split, and the data have none.")
+        self.train = encode("train", tables.train) if trained and tables.train is not None else None
 
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan, on the CPU."""
@@ -120,11 +146,38 @@ class LocalWorkbench:
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns, from the run folder where it is already known."""
-        known: Material | None = self._cache.get(key)
+        known: Material | None = self._cache.get_tensors(key)
         if known is None:
             known = learn()
-            self._cache.put(key, known)
+            self._cache.put_tensors(key, known)
         return known
+
+    def modular_layers(self) -> Material:
+        """The parameters of every modular layer: those prepared, or trained here when first asked for.
+
+        Raises:
+            SearchError: if training diverges.
+        """
+        return self.prepared().layers
+
+    def prepared(self) -> Prepared:
+        """The modular layers and how they were made."""
+        if self._prepared is None:
+            if self._modular is None or self.train is None:
+                raise ModelError(
+                    "this run has no modular layers; search with the axis 'assembly', or give prepared ones."
+                )
+            self._prepared = train_modular_layers(
+                self.model,
+                self.anatomy,
+                self.train,
+                self._modular,
+                folder=self._modular_folder,
+                identity=self._identity,
+                device=self.device.torch_device,
+                progress=self._progress,
+            )
+        return self._prepared
 
     def executable(self, model: PreTrainedModel) -> Executable:
         """A compressed model on this run's runtime and device."""
@@ -210,11 +263,11 @@ class LocalWorkbench:
 
     def _fine_tune(self, candidate: Plan, name: str) -> float:
         """Trains the candidate from the original's weights and keeps what was trained."""
-        assert self._train is not None
+        assert self.train is not None
         whole = copy.deepcopy(self.model)
         # `build` shares parameters, so training the shorter model trains these layers of the whole one.
         shorter = build(whole, candidate, materials={})
-        fine_tune(shorter, self._train, self._greedy.training, self._progress, what=f"fine-tuning {candidate}")
+        fine_tune(shorter, self.train, self._greedy.training, self._progress, what=f"fine-tuning {candidate}")
         with writing(self._weights_folder):
             self._weights_folder.mkdir(parents=True, exist_ok=True)
             save_file(

@@ -1,9 +1,9 @@
 """Where a model keeps its parts: layer stacks, Linears by kind, embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from ..errors import ModelError
 from .families import FAMILIES, Layout, StackAnatomy
 from .plan import Layer, Plan, Slot, Stack
+from .tilings import fitting
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,18 @@ class Anatomy:
         """The plan that changes nothing."""
         return Plan(
             tuple(Stack(stack.name, tuple(Slot(Layer(i)) for i in range(stack.n_layers))) for stack in self.stacks)
+        )
+
+    def with_modular_layers(self, granularities: Iterable[int]) -> Self:
+        """This anatomy with modular layers of those granularities that divide a stack.
+
+        Raises:
+            SettingError: if a granularity is below 2.
+        """
+        wanted = tuple(granularities)
+        return replace(
+            self,
+            stacks=tuple(replace(stack, granularities=fitting(stack.n_layers, wanted)) for stack in self.stacks),
         )
 
     def stack(self, name: str) -> StackAnatomy:

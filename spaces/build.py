@@ -1,7 +1,7 @@
 """The only place that turns a plan into modules."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
@@ -99,35 +99,45 @@ def _realise_stack(
 ) -> None:
     originals = model.get_submodule(anatomy.path)
     assert isinstance(originals, nn.ModuleList)
+    first = copy_sharing_parameters(originals[0])
+    # What belongs to a place and not to a layer is given anew to whatever stands there.
+    settle_layers(originals, first=None)
     layers = []
     for position, slot in enumerate(stack.slots):
         if slot.layer is not None:
             site = Site(f"{stack.name}.{position}", slot.layer, slot.treatments, anatomy.linears)
             layers.append(_realise(originals[slot.layer.originals.start], site, materials))
-    settle_layers(layers, first=originals[0])
+    settle_layers(layers, first=first)
     model.set_submodule(anatomy.path, nn.ModuleList(layers))
 
 
-def settle_layers(layers: Sequence[nn.Module], *, first: nn.Module) -> None:
+def settle_layers(layers: Iterable[nn.Module], *, first: nn.Module | None) -> None:
     """Gives layers what depends on where they stand in their stack; they are changed in place.
 
     Caches go by the layer's number. T5 keeps the position bias of a whole stack in its first layer.
 
     Args:
         layers: all that stand in one stack, in order; each its own module.
-        first: the first layer of the original stack, which may be one of them; where its position bias comes from.
+        first: a copy of the first layer of the original stack, where its position bias comes from; None takes the
+            bias away from all of them.
     """
-    biases = {
-        name: copy_sharing_parameters(part.relative_attention_bias)
-        for name, part in first.named_modules()
-        if getattr(part, "has_relative_attention_bias", False)
-    }
+    biases = {} if first is None else _position_biases(first)
     for position, layer in enumerate(layers):
         numbered: list[Any] = [part for part in layer.modules() if isinstance(getattr(part, "layer_idx", None), int)]
         for part in numbered:
             part.layer_idx = position
-        for name, bias in biases.items():
-            _set_position_bias(layer.get_submodule(name), bias if position == 0 else None)
+        for name, part in layer.named_modules():
+            if hasattr(part, "has_relative_attention_bias"):
+                _set_position_bias(part, biases.get(name) if position == 0 else None)
+
+
+def _position_biases(layer: nn.Module) -> dict[str, nn.Module]:
+    """Path of an attention in a layer -> the position bias it holds."""
+    return {
+        name: copy_sharing_parameters(part.relative_attention_bias)
+        for name, part in layer.named_modules()
+        if getattr(part, "has_relative_attention_bias", False)
+    }
 
 
 def _set_position_bias(attention: Any, bias: nn.Module | None) -> None:

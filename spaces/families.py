@@ -19,6 +19,7 @@ class StackAnatomy:
         depth_settings: the attributes of the model's config that hold the number of layers.
         linears: kind of Linear -> its path inside one layer.
         n_layers: how many layers the original has.
+        granularities: for how many layers a modular layer may stand; none if there shall be no modular layers.
     """
 
     name: str
@@ -26,6 +27,7 @@ class StackAnatomy:
     depth_settings: tuple[str, ...]
     linears: Mapping[str, str]
     n_layers: int = 0
+    granularities: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

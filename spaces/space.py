@@ -24,13 +24,21 @@ class Space:
         """Collects the parameters of the chosen axes.
 
         Raises:
-            SettingError: if an axis does not exist, or none is chosen.
+            SettingError: if an axis does not exist, has nothing to vary, or none is chosen.
         """
         self.anatomy = anatomy
         self.axes = axes.ordered(chosen)
         self.parameters: Mapping[str, tuple[Parameter, ...]] = {
             name: axes.load(name).parameters(anatomy) for name in self.axes
         }
+
+        for name, parameters in self.parameters.items():
+            if not parameters:
+                depths = ", ".join(f"{stack.name} of {stack.n_layers} layers" for stack in anatomy.stacks)
+                raise SettingError(
+                    f"the axis {name!r} has nothing to vary in a {anatomy.family} with {depths}; leave it out"
+                    + ("." if name != "assembly" else ", or give granularities that divide a stack.")
+                )
 
     @property
     def size(self) -> int:

@@ -97,8 +97,9 @@ def parse(text: str, lengths: Mapping[str, int], granularities: Mapping[str, Seq
         if not set(found[name]) <= set(legal):
             raise SettingError(f"the pieces of {name} are of the sizes {', '.join(map(str, legal))}; got {part!r}.")
         if sum(found[name]) != lengths[name]:
-            raise SettingError(f"the pieces of {name} must cover {lengths[name]} layers; {part!r} covers "
-                               f"{sum(found[name])}.")
+            raise SettingError(
+                f"the pieces of {name} must cover {lengths[name]} layers; {part!r} covers {sum(found[name])}."
+            )
         layers_of(found[name])
     return found
 
@@ -125,9 +126,7 @@ def draw_uniform(length: int, granularities: Sequence[int], probability: float, 
         return (1,) * length
     size = random.choice(granularities)
     return tuple(
-        piece
-        for _ in range(length // size)
-        for piece in ((size,) if random.random() < probability else (1,) * size)
+        piece for _ in range(length // size) for piece in ((size,) if random.random() < probability else (1,) * size)
     )
 
 

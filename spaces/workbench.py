@@ -47,7 +47,7 @@ class Workbench(Protocol):
         """The greedy order of an assembled stack, at least `depth` removals long, found when first needed."""
 
     def modular_layers(self) -> Material:
-        """Stack and layer, such as "encoder.m2.1" -> the parameters of that modular layer; trained when first needed."""
+        """Stack and layer, such as "encoder.m2.1" -> its parameters; all are trained when one is first needed."""
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns, kept under a key of content for this and later runs."""

@@ -35,11 +35,13 @@ from paring.api import pare
 from paring.profilers.timing import Effort
 from paring.profilers.workload import Workload
 from paring.search import finals, judge, quality
+from paring.search.modular import modular_layers
 from paring.search.tasks import Task
 from paring.spaces import axes
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.build import build
 from paring.spaces.plan import ORIGINAL_WEIGHTS, Plan
+from paring.spaces.tilings import GRANULARITIES
 from paring.spaces.workbench import Inputs, Material, RemovalOrder, Workbench
 
 WORDS = (
@@ -167,7 +169,7 @@ class FakeBench:
     """A workbench without data or disk: random batches, a fixed removal order, answers kept in memory."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        self.model, self.anatomy = model, anatomy_of(model)
+        self.model, self.anatomy = model, anatomy_of(model).with_modular_layers(GRANULARITIES)
         self._known: dict[str, Material] = {}
 
     def build(self, plan: Plan) -> PreTrainedModel:
@@ -187,6 +189,19 @@ class FakeBench:
         standing = [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
         order = tuple(standing[1::2] + standing[::2])
         return RemovalOrder(order, (ORIGINAL_WEIGHTS,) * len(order))
+
+    def modular_layers(self) -> Material:
+        """Random, but of the right shapes: no layer of the original times a number."""
+        generator = torch.Generator().manual_seed(3)
+        found: dict[str, dict[str, torch.Tensor]] = {}
+        for stack in self.anatomy.stacks:
+            last = self.model.get_submodule(f"{stack.path}.{stack.n_layers - 1}")
+            for layer in modular_layers(stack):
+                found[f"{stack.name}.{layer}"] = {
+                    name: value + 0.05 * torch.randn(value.shape, generator=generator)
+                    for name, value in last.state_dict().items()
+                }
+        return found
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         if key not in self._known:

@@ -24,7 +24,10 @@ def test_little_is_padded() -> None:
 
 
 def test_an_example_longer_than_a_batch_comes_alone() -> None:
-    assert {frozenset(batch) for batch in token_batches([5, 90, 5], 20, Random(0))} == {frozenset({0, 2}), frozenset({1})}
+    assert {frozenset(batch) for batch in token_batches([5, 90, 5], 20, Random(0))} == {
+        frozenset({0, 2}),
+        frozenset({1}),
+    }
 
 
 def test_passes_differ_and_seeds_differ() -> None:

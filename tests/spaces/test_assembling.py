@@ -38,9 +38,7 @@ def test_no_other_tiling_within_the_target_does_less_harm(ratio: float, seed: in
     found = assemble(stacks, ratio)
     whole = sum(6 * stack.slot_cost for stack in stacks)
     assert cost_of(stacks, found) <= whole / ratio * (1 + 1e-9)
-    legal = [
-        dict(zip(("encoder", "decoder"), pair, strict=True)) for pair in product(tilings(6, (2, 3, 6)), repeat=2)
-    ]
+    legal = [dict(zip(("encoder", "decoder"), pair, strict=True)) for pair in product(tilings(6, (2, 3, 6)), repeat=2)]
     least = min(harm_of(stacks, one) for one in legal if cost_of(stacks, one) <= whole / ratio * (1 + 1e-9))
     assert harm_of(stacks, found) == pytest.approx(least)
 
