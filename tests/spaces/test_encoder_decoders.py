@@ -3,14 +3,16 @@
 import copy
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, BartForSequenceClassification, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, BartForSequenceClassification, MarianMTModel, PreTrainedModel
 
-from paring.errors import ModelError
+from paring.errors import ModelError, PlanError
 from paring.spaces import artefact
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.build import build, settle_layers
@@ -90,6 +92,11 @@ def test_dropped_layers_equal_a_smaller_model_by_hand(
     if config["model_type"] == "t5":
         assert config.pop("decoder_layers") == len(kept[1])
     assert config == by_config
+    for stack, layers in zip(anatomy_of(model).stacks, kept, strict=True):  # T5: each stack has its own
+        parents = [part.get_submodule(stack.path.rpartition(".")[0]) for part in (compressed, expected)]
+        assert parents[0].config.num_hidden_layers == parents[1].config.num_hidden_layers
+        if parents[0].config is not compressed.config:
+            assert parents[0].config.num_hidden_layers == len(layers)
 
 
 @each_form
@@ -235,6 +242,73 @@ def test_a_classifier_of_two_stacks_loses_layers_too(
     assert torch.equal(logits(compressed, inputs), logits(expected, inputs))
     artefact.save(compressed, PLAIN, tmp_path, original=config)
     assert torch.equal(logits(artefact.load(tmp_path)[0], inputs), logits(expected, inputs))
+
+
+def dequantised(table: Tensor) -> Tensor:
+    """By hand: a scale per row, codes -127..127."""
+    rows = table.detach().numpy()
+    step = np.abs(rows).max(axis=1, keepdims=True) / np.float32(127)
+    step[step == 0] = 1
+    return torch.from_numpy(np.rint(rows / step) * step)
+
+
+@each_form
+def test_a_tied_table_is_quantised_once(
+    make_model: MakeModel, make_bench: MakeBench, inputs_of: InputsOf, form: str
+) -> None:
+    """Against a float model whose table was rounded by hand: the lookups of both stacks, and the output."""
+    model, expected = make_model(form), make_model(form)
+    expected.get_input_embeddings().weight.data = dequantised(model.get_input_embeddings().weight)
+    plan = replace(anatomy_of(model).identity(), outside=Treatments.of({"embeddings": W8}))
+    compressed = make_bench(model).build(plan)
+    assert torch.equal(logits(compressed, inputs_of(model)), logits(expected, inputs_of(model)))
+    assert not torch.equal(logits(compressed, inputs_of(model)), logits(model, inputs_of(model)))
+    assert written(compressed, inputs_of(model), beams=2) == written(expected, inputs_of(model), beams=2)
+    rows, columns = model.get_input_embeddings().weight.shape
+    saved = artefact.stored_bytes(model) - artefact.stored_bytes(compressed)
+    assert saved == 4 * rows * columns - (rows * columns + 4 * rows)
+    assert not [part for part in compressed.modules() if getattr(part, "weight", None) is model.lm_head.weight]
+
+
+def test_tables_that_are_apart_are_chosen_apart(
+    make_model: MakeModel, make_bench: MakeBench, inputs_of: InputsOf
+) -> None:
+    """A Marian may have one for each language; the output is tied to that of the decoder."""
+    torch.manual_seed(0)
+    config = copy.deepcopy(make_model("marian").config)
+    config.share_encoder_decoder_embeddings = False
+    model, expected = MarianMTModel(config).eval(), MarianMTModel(config).eval()
+    expected.load_state_dict(model.state_dict())
+    expected.lm_head.weight.data = dequantised(model.lm_head.weight)
+    assert list(anatomy_of(model).outside) == ["embeddings", "decoder_embeddings"]
+    plan = replace(anatomy_of(model).identity(), outside=Treatments.of({"decoder_embeddings": W8}))
+    compressed = make_bench(model).build(plan)
+    assert torch.equal(logits(compressed, inputs_of(model)), logits(expected, inputs_of(model)))
+    assert compressed.model.encoder.embed_tokens.weight is model.model.encoder.embed_tokens.weight
+    assert compressed.lm_head.codes is compressed.model.decoder.embed_tokens.codes
+
+
+@each_form
+def test_an_output_that_is_not_tied_stays_float(
+    make_model: MakeModel, make_bench: MakeBench, inputs_of: InputsOf, form: str
+) -> None:
+    model = make_model(form)
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+    plan = replace(anatomy_of(model).identity(), outside=Treatments.of({"embeddings": W8}))
+    compressed = make_bench(model).build(plan)
+    assert compressed.lm_head.weight is model.lm_head.weight
+    assert torch.isfinite(logits(compressed, inputs_of(model))).all()
+
+
+@pytest.mark.parametrize(("form", "batches"), [("bart", 0), ("t5", 1)])
+def test_calibration_that_never_reaches_a_decoder_is_refused(
+    make_model: MakeModel, make_bench: MakeBench, form: str, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(make_model(form, layers=4))
+    bare = [{"input_ids": torch.tensor([[5, 6]])}] * batches
+    monkeypatch.setattr(bench, "calibration", lambda: bare)
+    with pytest.raises(PlanError, match="need labels or decoder_input_ids"):
+        bench.build(PACKED)
 
 
 def test_every_form_that_does_not_fit_is_named(make_model: MakeModel) -> None:
