@@ -19,6 +19,7 @@ from ..spaces import axes
 from ..spaces.anatomy import anatomy_of
 from ..spaces.build import build
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot
+from ..spaces.ties import distinct_tensors
 from ..spaces.workbench import Inputs, Material, RemovalOrder
 from .cache import Cache, writing
 from .data import Examples, Tables
@@ -270,9 +271,7 @@ class LocalWorkbench:
         fine_tune(shorter, self.train, self._greedy.training, self._progress, what=f"fine-tuning {candidate}")
         with writing(self._weights_folder):
             self._weights_folder.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {key: tensor.contiguous() for key, tensor in whole.state_dict().items()}, self._weights_file(name)
-            )
+            save_file(distinct_tensors(whole), self._weights_file(name))
         return self._judge(self.executable(shorter), self.search, self._step_metric).value
 
     def _keep_leader(self, plan: Plan, stack: str, removed: tuple[int, ...], value: float) -> None:

@@ -154,7 +154,8 @@ def model_class(source: str) -> type[PreTrainedModel]:
 
 def stored_bytes(model: nn.Module) -> int:
     """Bytes of all tensors that a saved model holds; one that it holds under several names counts once."""
-    return sum(tensor.nbytes for tensor in distinct_tensors(model).values())
+    ties = tied_names(model)
+    return sum(tensor.nbytes for name, tensor in model.state_dict().items() if name not in ties)
 
 
 def _class_of(config: PretrainedConfig, source: str) -> type[PreTrainedModel]:
@@ -214,6 +215,7 @@ def _skeleton(config: PretrainedConfig, source: str, *, apart: Container[str]) -
     """
     with no_init_weights():
         model = _class_of(config, source)(config)
+    model.tie_weights()
     ties = {name: first for name, first in tied_names(model).items() if name not in apart}
     for module in model.modules():
         for name, parameter in module.named_parameters(recurse=False):

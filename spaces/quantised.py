@@ -100,7 +100,14 @@ class QuantLinear(nn.Module):
     input_scale: Tensor | None
     input_zero_point: Tensor | None
 
-    def __init__(self, linear: nn.Linear, precision: Precision, *, input_range: tuple[float, int] | None) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        precision: Precision,
+        *,
+        input_range: tuple[float, int] | None,
+        rows: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
         """Quantises a Linear.
 
         Args:
@@ -108,11 +115,12 @@ class QuantLinear(nn.Module):
             precision: bits of weights and inputs.
             input_range: scale and zero point of the inputs; may be None where inputs stay float, or where `linear`
                 has no data (the meta device) because saved buffers will be loaded.
+            rows: what `quantise_rows` made of this weight, where another part holds it too; kept, not copied.
         """
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.precision = precision
-        codes, scale = quantise_rows(linear.weight, precision.weight_bits)
+        codes, scale = rows or quantise_rows(linear.weight, precision.weight_bits)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
@@ -144,14 +152,22 @@ class QuantLinear(nn.Module):
 class QuantEmbedding(nn.Module):
     """An embedding table with quantised rows; only the rows looked up are made float.
 
-    Buffers: `codes` (rows x width, int8) and `scale` (rows).
+    Buffers: `codes` (rows x width, int8) and `scale` (rows). `embed_scale` multiplies what was looked up, as the scaled
+    word embeddings of BART-like models do.
     """
 
     codes: Tensor
     scale: Tensor
 
-    def __init__(self, embedding: nn.Embedding, precision: Precision) -> None:
+    def __init__(
+        self, embedding: nn.Embedding, precision: Precision, *, rows: tuple[Tensor, Tensor] | None = None
+    ) -> None:
         """Quantises a table; the original is not changed.
+
+        Args:
+            embedding: what to stand in for.
+            precision: bits of the table.
+            rows: what `quantise_rows` made of this table, where another part holds it too; kept, not copied.
 
         Raises:
             PlanError: if input bits are asked for: an embedding has no inputs to quantise.
@@ -162,13 +178,15 @@ class QuantEmbedding(nn.Module):
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
         self.padding_idx = embedding.padding_idx
         self.precision = precision
-        codes, scale = quantise_rows(embedding.weight, precision.weight_bits)
+        self.embed_scale = float(getattr(embedding, "embed_scale", 1.0))
+        codes, scale = rows or quantise_rows(embedding.weight, precision.weight_bits)
         self.register_buffer("codes", codes)
         self.register_buffer("scale", scale)
 
     def forward(self, ids: Tensor) -> Tensor:
         """... integer ids -> ... x width, float32."""
-        return functional.embedding(ids, self.codes).float() * self.scale[ids].unsqueeze(-1)
+        found = functional.embedding(ids, self.codes).float() * self.scale[ids].unsqueeze(-1)
+        return found if self.embed_scale == 1 else found * self.embed_scale
 
     def extra_repr(self) -> str:
         """Shape and bits."""

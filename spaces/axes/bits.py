@@ -3,8 +3,7 @@
 What a quantised number means is in `spaces/quantised.py`; this axis decides where it is used and calibrates it.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from ...errors import PlanError
 from ..anatomy import Anatomy
 from ..plan import Plan, Precision, Treatments
-from ..quantised import QuantEmbedding, QuantLinear, affine_range
+from ..quantised import QuantEmbedding, QuantLinear, affine_range, quantise_rows
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site, Value
 
@@ -22,6 +21,7 @@ FLOAT = "float"
 LINEAR_CHOICES: Mapping[str, Precision | None] = {FLOAT: None, "int8": Precision(8, 8)}
 EMBEDDING_CHOICES: Mapping[str, Precision | None] = {FLOAT: None, "int8": Precision(8)}
 _SAMPLES_PER_BATCH = 8192
+_DECODERS_NEED = "batches for a model with a decoder need labels or decoder_input_ids."
 
 
 class Bits:
@@ -74,7 +74,7 @@ class Bits:
             path = site.parts[kind]
             part = module.get_submodule(path)
             if isinstance(part, nn.Embedding):
-                module.set_submodule(path, QuantEmbedding(part, treatment.precision))
+                _quantise_table(module, part.weight, treatment.precision)
             elif isinstance(part, nn.Linear):
                 found = None if material is None else material.get(f"{site.name}.{kind}")
                 input_range = None if found is None else (float(found["scale"]), int(found["zero_point"]))
@@ -82,6 +82,29 @@ class Bits:
             else:
                 raise PlanError(f"{site.name}.{kind} is a {type(part).__name__}, which has no quantised form.")
         return module
+
+
+def _quantise_table(module: nn.Module, table: Tensor, precision: Precision) -> None:
+    """Replaces every part that holds this table, lookups and the output tied to them, around one set of codes.
+
+    A code's scale belongs to a row: a word of a lookup, an output channel of the output. So both mean the same numbers.
+    """
+    rows = quantise_rows(table, precision.weight_bits)
+    # By name, since one module may stand at several places.
+    parts = {
+        name: part
+        for name, part in module.named_modules(remove_duplicate=False)
+        if getattr(part, "weight", None) is table
+    }
+    for name, part in parts.items():
+        if isinstance(part, nn.Embedding):
+            module.set_submodule(name, QuantEmbedding(part, precision, rows=rows))
+        elif isinstance(part, nn.Linear):
+            module.set_submodule(name, QuantLinear(part, precision, input_range=None, rows=rows))
+        else:
+            raise PlanError(
+                f"{name} shares a table of words, but is a {type(part).__name__}: it has no quantised form."
+            )
 
 
 def _set(old: Treatments, wanted: Mapping[str, Value], legal: Mapping[str, Precision | None]) -> Treatments:
@@ -107,32 +130,44 @@ def _input_bits(plan: Plan) -> dict[str, int]:
 def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
     """Runs the calibration batches through the float model and fits a range to the inputs of every Linear."""
     model = bench.build(structure)
-    samples: defaultdict[str, list[Tensor]] = defaultdict(list)
+    samples: dict[str, list[Tensor]] = {}
     generator = torch.Generator().manual_seed(0)
     hooks = []
-    for stack in structure.stacks:
-        anatomy = bench.anatomy.stack(stack.name)
-        kept = [position for position, slot in enumerate(stack.slots) if slot.layer is not None]
-        for place, position in enumerate(kept):
-            for kind, path in anatomy.linears.items():
-                part = model.get_submodule(f"{anatomy.path}.{place}.{path}")
+    for name, part in _standing_linears(model, structure, bench.anatomy):
+        found = samples.setdefault(name, [])
 
-                def look(
-                    _: nn.Module, inputs: tuple[Tensor, ...], name: str = f"{stack.name}.{position}.{kind}"
-                ) -> None:
-                    samples[name].append(_sample(inputs[0], generator))
+        def look(_: nn.Module, inputs: tuple[Tensor, ...], found: list[Tensor] = found) -> None:
+            found.append(_sample(inputs[0], generator))
 
-                hooks.append(part.register_forward_pre_hook(look))
-    with torch.inference_mode():
-        for batch in bench.calibration():
-            model(**batch)
+        hooks.append(part.register_forward_pre_hook(look))
+    try:
+        with torch.inference_mode():
+            for batch in bench.calibration():
+                model(**batch)
+    except ValueError as error:
+        raise PlanError(f"the calibration batches do not run: {error} {_DECODERS_NEED}") from error
     for hook in hooks:
         hook.remove()
+    unseen = [name for name, found in samples.items() if not found]
+    if unseen:
+        raise PlanError(
+            f"the calibration batches never reached {len(unseen)} Linears, among them {unseen[0]}; {_DECODERS_NEED}"
+        )
     ranges = {name: affine_range(torch.cat(parts), bits) for name, parts in samples.items()}
     return {
         name: {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
         for name, (scale, zero_point) in ranges.items()
     }
+
+
+def _standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module]]:
+    """Slot and kind, as `stack.slot.kind`, of every Linear that stands in a built model, and the Linear."""
+    for stack in plan.stacks:
+        places = anatomy.stack(stack.name)
+        kept = [position for position, slot in enumerate(stack.slots) if slot.layer is not None]
+        for place, position in enumerate(kept):
+            for kind, path in places.linears.items():
+                yield f"{stack.name}.{position}.{kind}", model.get_submodule(f"{places.path}.{place}.{path}")
 
 
 def _sample(values: Tensor, generator: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from math import log10
 from pathlib import Path
 from statistics import median
@@ -15,8 +16,10 @@ from transformers import PreTrainedModel
 from paring.errors import SettingError
 from paring.profilers import devices, runtimes
 from paring.profilers.runtimes import torch as torch_runtime
+from paring.spaces.anatomy import anatomy_of
 from paring.spaces.families import FAMILIES
 from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.quantised import QuantLinear
 from paring.spaces.workbench import Inputs, Workbench
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -172,7 +175,7 @@ def test_threads_are_those_of_the_workload(make_model: MakeModel, runtime: str, 
         ("float", ("avx512_vnni",), "float"),
         ("int8", (), "int8 0/18 Linears"),
         ("int8", ("avx2", "avx512f"), "int8 0/18 Linears"),
-        ("weights only", ("avx512_vnni",), "int8 0/18 Linears"),
+        ("weights only", ("avx512_vnni",), "float"),
     ],
 )
 def test_torch_without_an_exact_kernel_runs_in_float_and_says_so(
@@ -225,3 +228,34 @@ def test_openvino_is_kept_from_reporting_to_its_makers(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "HOME": str(tmp_path)})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("device", [device for runtime, device in PLACES if runtime == "torch"])
+@pytest.mark.parametrize("family", ["mbart", "t5-gated"])
+def test_torch_holds_a_tied_table_once(
+    make_model: MakeModel,
+    make_bench: MakeBench,
+    inputs_of: Callable[..., Inputs],
+    family: str,
+    device: str,
+) -> None:
+    model = make_model(family)
+    plan = replace(anatomy_of(model).identity(), outside=Treatments.of({"embeddings": Treatment(None, Precision(8))}))
+    whole = make_bench(model).build(plan)
+    executable = runtimes.find("torch").load(whole, devices.find(device), threads=1)
+    assert sqnr_db(meaning(whole, inputs_of(model)), executable(inputs_of(model))) >= 100
+    assert executable.kernels == "float"
+    tables = {name: tensor for name, tensor in executable.model.state_dict().items() if name.endswith(".codes")}
+    assert len(tables) == (4 if device == "cpu" else 3)  # other devices make the output's dense
+    assert len({table.data_ptr() for table in tables.values()}) == 1
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [1, 7, 20])
+def test_codes_in_blocks_mean_the_same(monkeypatch: pytest.MonkeyPatch, bias: bool, rows: int) -> None:
+    monkeypatch.setattr(torch_runtime, "_BLOCK", rows * 16)
+    torch.manual_seed(0)
+    linear = QuantLinear(nn.Linear(16, 20, bias=bias), Precision(8), input_range=None)
+    blocks, inputs = torch_runtime.CodesLinear(linear), torch.randn(2, 3, 16)
+    torch.testing.assert_close(blocks(inputs), linear(inputs))
+    assert blocks(inputs).shape == (2, 3, 20)

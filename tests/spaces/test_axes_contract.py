@@ -16,6 +16,7 @@ from paring.spaces.build import build
 from paring.spaces.families import FAMILIES
 from paring.spaces.plan import Plan
 from paring.spaces.space import Space
+from paring.spaces.ties import tie, tied_names
 from paring.spaces.workbench import Inputs, Workbench
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -159,7 +160,9 @@ def test_a_skeleton_has_the_same_shapes(
     for choice in (random_choice(space, 1), furthest_choice(space)):
         plan = space.resolve(choice, bench)
         whole = build(model, plan, materials=materials(plan, bench)).state_dict()
-        skeleton = build(copy.deepcopy(model).to("meta"), plan, materials=None).state_dict()
+        bare = copy.deepcopy(model).to("meta")
+        tie(bare, tied_names(model))
+        skeleton = build(bare, plan, materials=None).state_dict()
         shapes = {name: (tensor.shape, tensor.dtype) for name, tensor in whole.items()}
         assert {name: (tensor.shape, tensor.dtype) for name, tensor in skeleton.items()} == shapes
         assert all(tensor.is_meta for tensor in skeleton.values())

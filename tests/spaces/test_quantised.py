@@ -5,6 +5,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
 
 from paring.errors import PlanError
 from paring.spaces.plan import Precision
@@ -150,6 +151,24 @@ def test_embedding_is_a_look_up_in_the_dequantised_table(bits: int) -> None:
     assert torch.equal(quantised(ids), (codes.float() * scale[:, None])[ids])
     assert torch.equal(table.weight, before)
     assert quantised.padding_idx == 0
+
+
+def test_scaled_embedding_scales_what_it_looked_up() -> None:
+    table = BartScaledWordEmbedding(50, 8, 0, embed_scale=3.3)
+    quantised = QuantEmbedding(table, Precision(8))
+    codes, scale = quantise_rows(table.weight, 8)
+    ids = torch.tensor([[0, 3, 49]])
+    assert torch.equal(quantised(ids), (codes.float() * scale[:, None])[ids] * 3.3)
+
+
+def test_a_table_and_an_output_share_their_rows() -> None:
+    table, output = nn.Embedding(50, 8), nn.Linear(8, 50)
+    rows = quantise_rows(table.weight, 8)
+    one = QuantEmbedding(table, Precision(8), rows=rows)
+    other = QuantLinear(output, Precision(8), input_range=None, rows=rows)
+    assert one.codes is other.codes is rows[0]
+    assert one.scale is other.scale is rows[1]
+    assert torch.equal(other(torch.eye(8)) - output.bias, one(torch.arange(50)).T + output.bias - output.bias)
 
 
 def test_embedding_has_no_inputs_to_quantise() -> None:
