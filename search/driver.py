@@ -84,10 +84,11 @@ def open_workbench(settings: Settings, progress: Progress) -> tuple[LocalWorkben
     refusal = runtime.refusal(model)
     if refusal is not None:
         raise SettingError(f"the runtime {settings.runtime!r} cannot run {type(model).__name__}: {refusal}")
+    kind = load_kind(task.name)
+    kind.metric(task, model)
     anatomy_of(model)
     settings.workload.inputs(model.config)
-    is_text = load_kind(task.name).generates
-    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit, label_is_text=is_text)
+    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit, label_is_text=kind.generates)
     bench = LocalWorkbench(
         model,
         load_tokenizer(settings.model),
