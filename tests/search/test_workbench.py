@@ -353,6 +353,16 @@ def test_greedy_steps_may_be_scored_by_another_metric(
     assert made.quality(without(identity, 0), made.search, metric="matthews").metric == "matthews"
 
 
+def test_fine_tuned_candidates_are_scored_by_it_too(tmp_path: Path, bench: MakeBench) -> None:
+    made = bench(tmp_path, replace(TUNED, metric="matthews"))
+    order = made.removal_order(made.anatomy.identity(), "encoder", 1)
+    scores = tuned_scores(tmp_path)
+    assert len(scores) == 4 and all(name.startswith("score-matthews-tuned-") for name in scores)
+    plan = replace(without(made.anatomy.identity(), *order.order), weights=order.weights[0])
+    assert made.quality(plan, made.search, metric="matthews").value == max(scores.values())
+    assert made.quality(plan, made.search).value != max(scores.values())
+
+
 def test_an_unknown_metric_for_greedy_steps(tmp_path: Path, bench: MakeBench) -> None:
     with pytest.raises(UserError, match=r"unknown metric 'bleu'; the legal values are: accuracy, f1"):
         bench(tmp_path, Greedy(metric="bleu"))
