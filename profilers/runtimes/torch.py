@@ -53,8 +53,9 @@ class TorchExecutable:
     def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
         """Token ids on the CPU, the decoder's start token first; see `Executable`."""
         model: Any = self.model
-        asked = _without_sampling(model.generation_config, new_tokens, beams, exactly=exactly)
+        # Quiet, because settings of the model that have no effect here would each be remarked on.
         with torch.inference_mode(), quiet_transformers():
+            asked = _without_sampling(model.generation_config, new_tokens, beams, exactly=exactly)
             written: Tensor = model.generate(**self._moved(inputs), generation_config=asked)
             self._device.synchronise()
             return written.cpu()

@@ -1,6 +1,7 @@
 """Models that write: on runtimes, and as a workload."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -67,6 +68,39 @@ def test_sampling_and_lengths_of_the_model_do_not_count(
     assert found.shape == (6, 13)
     own.update(min_length=None, min_new_tokens=None)
     assert torch.equal(load(model).generate(inputs, new_tokens=12), expected)
+
+
+class Remarks(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.said.append(record.getMessage())
+
+
+@pytest.mark.parametrize("exactly", [True, False])
+def test_nothing_is_said_of_settings_that_have_no_effect(
+    make_model: MakeModel, request_inputs: RequestInputs, exactly: bool
+) -> None:
+    model, inputs, remarks = make_model("bart"), request_inputs(2, 9), Remarks()
+    model.generation_config.update(temperature=3.0, early_stopping=True, length_penalty=2.0, max_length=142)
+    executable = load(model)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(remarks)
+    heard = []
+    try:
+        for write in (
+            lambda: model.generate(**inputs, max_new_tokens=4),
+            lambda: executable.generate(inputs, new_tokens=4, exactly=exactly),
+        ):
+            logging.Logger.warning_once.cache_clear()
+            remarks.said.clear()
+            write()
+            heard.append(bool(remarks.said))
+    finally:
+        logger.removeHandler(remarks)
+    assert heard == [True, False]
 
 
 @families
