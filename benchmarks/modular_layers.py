@@ -26,8 +26,8 @@ from paring.profilers.workload import Workload
 from paring.search.data import read_tables
 from paring.search.distillation import Losses, Pair, Standing
 from paring.search.distilling import Schedule, distil
-from paring.search.driver import open_workbench
 from paring.search.modular import Curriculum, Modular
+from paring.search.opening import open_workbench
 from paring.search.prepared import Prepared, identity_of, train_modular_layers
 from paring.search.progress import Terminal
 from paring.search.settings import Settings

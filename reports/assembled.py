@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from ..errors import SettingError
-from ..search.driver import open_workbench
+from ..search.opening import open_workbench
 from ..search.progress import Progress, Silent
 from ..search.settings import Settings
 from ..search.slot_latency import slot_seconds

@@ -10,8 +10,8 @@ from typing import Any
 from ..errors import MeasurementError, ModelError, SettingError
 from ..profilers.memory import MemoryMeter
 from ..search.cache import replace_file, writing
-from ..search.driver import open_workbench
 from ..search.finals import measure_whole
+from ..search.opening import open_workbench
 from ..search.progress import Progress, Silent
 from ..search.settings import Settings
 from ..search.study import Record

@@ -5,32 +5,24 @@ Everything is recorded as soon as it is known, so a search that is stopped goes 
 
 import random
 import time
-from pathlib import Path
-from typing import Any
 
 import optuna
 import torch
 
-from ..errors import BudgetError, ParingError, SearchError, SettingError, StorageError, UserError
-from ..profilers import devices, runtimes
-from ..profilers.machine import Machine
+from ..errors import BudgetError, ParingError, SearchError, StorageError, UserError
 from ..profilers.memory import MemoryMeter
-from ..spaces import artefact
-from ..spaces.anatomy import anatomy_of
 from ..spaces.axes import Parameter, Value
 from ..spaces.plan import Plan
 from ..spaces.space import Space
-from .data import read_tables
 from .finals import measure_whole
 from .judge import Judge
-from .prepared import Prepared, identity_of
+from .opening import open_workbench
 from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
 from .study import DATABASE_ERRORS, Record, database_errors
-from .tasks import load as load_kind
 from .trial import State, Trial
-from .workbench import LocalWorkbench, load_tokenizer
+from .workbench import LocalWorkbench
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
 _REPEATS_BEFORE_EXHAUSTED = 100
@@ -72,55 +64,6 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
             _Loop(settings, Space(bench.anatomy, settings.axes), bench, record, judge).run(progress)
             _measure_front(settings, bench, record, meter, machine, progress)
     return record
-
-
-def open_workbench(
-    settings: Settings, progress: Progress, *, folder: Path | None = None
-) -> tuple[LocalWorkbench, dict[str, Any]]:
-    """The workbench of a search and the description its run folder keeps.
-
-    Args:
-        settings: what is asked.
-        progress: where to say how far it is.
-        folder: where what is learned is kept; None for the run folder.
-
-    Raises:
-        UserError: if device, runtime, model, data or workload cannot work together.
-    """
-    device, runtime = devices.find(settings.device), runtimes.find(settings.runtime)
-    absence = runtime.absence(device)
-    if absence is not None:
-        raise SettingError(f"the runtime {settings.runtime!r} cannot run on {device.name}: {absence}")
-    task = settings.task
-    model = artefact.load_original(settings.model)
-    refusal = runtime.refusal(model)
-    if refusal is not None:
-        raise SettingError(f"the runtime {settings.runtime!r} cannot run {type(model).__name__}: {refusal}")
-    prepared = None if settings.prepared is None else Prepared.load(settings.prepared)
-    if prepared is not None:
-        prepared.refuse_other(artefact.weights_hash(settings.model), str(settings.prepared))
-    modular = settings.modular if prepared is None else prepared.settings
-    Space(anatomy_of(model).with_modular_layers(modular.granularities), settings.axes)
-    settings.workload.inputs(model.config)
-    is_text = load_kind(task.name).generates
-    tables = read_tables(task.data, task.required_columns, task.label, limit=task.limit, label_is_text=is_text)
-    bench = LocalWorkbench(
-        model,
-        load_tokenizer(settings.model),
-        task,
-        tables,
-        device=device,
-        runtime=runtime,
-        threads=settings.workload.threads,
-        greedy=settings.greedy,
-        folder=folder or settings.out,
-        progress=progress,
-        modular=modular if "assembly" in settings.axes else None,
-        prepared=prepared,
-        identity=identity_of(settings.model, tables, task) if "assembly" in settings.axes else None,
-    )
-    machine = Machine.here(device.name, device.facts(), runtime.versions())
-    return bench, settings.describe(tables, bench.metric, machine)
 
 
 class _Loop:

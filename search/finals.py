@@ -102,17 +102,7 @@ def measure_whole(
             # The baseline is timed in every session, but reported once.
             for member in members if start == 0 else members[1:]:
                 report(3 * start + 2 * len(session), f"judging {member.plan} on the test split")
-                late = latencies[member.plan.fingerprint]
-                profile = Profile(
-                    member.stored_bytes,
-                    member.executable.kernels,
-                    machine,
-                    str(workload),
-                    late.whole,
-                    member.memory,
-                    late.first,
-                    None if late.first is None else seconds_per_token(late.whole, late.first, workload.generated),
-                )
+                profile = _profile(member, latencies[member.plan.fingerprint], machine, workload)
                 is_again = member.plan in (exported or {})
                 finals.append(_final(bench, member, profile, reference, finals[0] if finals else None, again=is_again))
     return finals
@@ -198,6 +188,19 @@ def _session(
         for name in executables
     }
     return {name: _Late(found[f"whole {name}"], firsts[name]) for name in executables}
+
+
+def _profile(member: _Reloaded, late: _Late, machine: str, workload: Workload) -> Profile:
+    return Profile(
+        member.stored_bytes,
+        member.executable.kernels,
+        machine,
+        str(workload),
+        late.whole,
+        member.memory,
+        late.first,
+        None if late.first is None else seconds_per_token(late.whole, late.first, workload.generated),
+    )
 
 
 def _counted(report: Report, done: float) -> Callable[[str], None]:

@@ -49,7 +49,8 @@ def score(metric: str, rows: np.ndarray) -> float:
 
 @cache
 def _sacrebleu(metric: str) -> Any:
-    from sacrebleu.metrics import BLEU, CHRF
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
 
     # `force` only silences a remark on texts that look tokenised.
     return BLEU(force=True) if metric == "bleu" else CHRF()

@@ -255,10 +255,11 @@ class LocalWorkbench:
         if self._greedy.scorer == "training_free":
             return self.quality(candidate, self.search, metric=self._step_metric).value
         name = _tuned_name(candidate)
-        known = self._cache.get(f"score-{name}")
+        key = f"score-{name}" if self._step_metric == self.metric else f"score-{self._step_metric}-{name}"
+        known = self._cache.get(key)
         if known is None:
             known = self._fine_tune(candidate, name)
-            self._cache.put(f"score-{name}", known)
+            self._cache.put(key, known)
         self._keep_leader(plan, stack, removed, known)
         return float(known)
 

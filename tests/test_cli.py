@@ -23,9 +23,12 @@ from paring import api, cli
 from paring.api import Study
 from paring.errors import SearchError, StorageError
 from paring.profilers import runtimes
+from paring.profilers.workload import Workload
 from paring.reports.page import REPORT
 from paring.search.judge import Judge
 from paring.search.study import DATABASE, Record
+from paring.search.tasks import Task
+from paring.search.workbench import Greedy
 from paring.spaces.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("little_effort")
@@ -198,7 +201,10 @@ def test_devices_lists_what_can_run_here(command: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "clasification"], r"unknown task 'clasification'.* classification\. Did you mean 'classification'"),
+        (
+            ["--task", "clasification"],
+            r"unknown task 'clasification'.* classification, seq2seq\. Did you mean 'classification'",
+        ),
         (["--axes", "depht"], r"unknown axis 'depht'; the legal values are: bits, depth\. Did you mean 'depth'\?"),
         (["--axes", "depth,width"], r"unknown axis 'width'; the legal values are: bits, depth"),
         (["--axes", ","], r"axis|axes"),
@@ -231,6 +237,13 @@ def test_devices_lists_what_can_run_here(command: Command) -> None:
         (["--text-column", "body"], r"needs the columns body, label; it has: text, label\. Name yours with --text"),
         (["--depth-scorer", "tuned"], r"unknown scorer 'tuned'; the legal values are: fine_tune, training_free"),
         (["--epochs", "0"], r"training needs epochs >= 1"),
+        (["--task", "seq2seq"], r"seq2seq needs an encoder-decoder .*, got BertForSequenceClassification"),
+        (["--generated-tokens", "8"], r"classification generates no text.*leave out --generated-tokens and --beams"),
+        (["--beams", "2"], r"classification generates no text.*leave out --generated-tokens and --beams"),
+        (["--beams", "0"], r"beams of a task must be at least 1, got 0"),
+        (["--generated-tokens", "0"], r"--generated-tokens must be at least 1, got 0"),
+        (["--max-new-tokens", "0"], r"max_new_tokens of a task must be at least 1, got 0"),
+        (["--depth-metric", "bleu"], r"unknown metric 'bleu'; the legal values are: accuracy, f1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -447,6 +460,34 @@ def test_a_search_ends_after_60_trials_unless_told_otherwise(
     monkeypatch.setattr(api, "pare", noted)
     assert command("search", "model", "--data", "data", "--out", "out", *options)[0] == 1
     assert seen == [asked]
+
+
+def test_what_is_said_of_a_generating_task_arrives(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def noted(model: str, task: Task, *, workload: Workload, greedy: Greedy, **_: object) -> None:
+        seen.extend([task, workload, greedy.metric])
+        raise SearchError("enough")
+
+    monkeypatch.setattr(api, "pare", noted)
+    base = ["search", "model", "--data", "data", "--out", "out", "--threads", 1, "--task", "seq2seq"]
+    assert command(*base)[0] == 1
+    assert seen == [Task("seq2seq", "data"), Workload(threads=1), None]
+    columns = ["--source-column", "de", "--target-column", "en", "--metric", "chrf", "--depth-metric", "bleu"]
+    assert command(*base, *columns, "--beams", 3, "--max-new-tokens", 9, "--generated-tokens", 7)[0] == 1
+    asked = Task("seq2seq", "data", "chrf", text="de", label="en", beams=3, max_new_tokens=9)
+    assert seen[3:] == [asked, Workload(threads=1, generated=7, beams=3), "bleu"]
+    assert command(*base, "--text-column", "de", "--label-column", "en")[0] == 1
+    assert seen[6] == Task("seq2seq", "data", text="de", label="en")
+
+
+def test_openvino_refuses_a_decoder_before_it_reads_data(command: Command, writer_folder: Path, tmp_path: Path) -> None:
+    options = ["--task", "seq2seq", "--runtime", "openvino", "--data", "nowhere", "--out", tmp_path / "new"]
+    assert_refused(
+        command("search", writer_folder, *options),
+        r"'openvino' cannot run MBartForConditionalGeneration: .*use --runtime torch\.",
+    )
+    assert not (tmp_path / "new").exists()
 
 
 def test_an_objective_named_twice_counts_once(search: Command, tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import copy
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from ...spaces.artefact import quiet_transformers
 from ...spaces.build import copy_sharing_parameters
@@ -45,19 +46,21 @@ class TorchExecutable:
         with torch.inference_mode():
             on_device = self._moved(inputs)
             labels = on_device.pop("labels", None)
-            if labels is not None and hasattr(self.model, "prepare_decoder_input_ids_from_labels"):
+            shift = getattr(self.model, "prepare_decoder_input_ids_from_labels", None)
+            if labels is not None and shift is not None:
                 # Shifted here: given the labels, the model would spend time on a loss that nobody asked for.
-                on_device["decoder_input_ids"] = self.model.prepare_decoder_input_ids_from_labels(labels)
+                on_device["decoder_input_ids"] = shift(labels)
             logits: Tensor = self.model(**on_device).logits
             self._device.synchronise()
             return logits.cpu()
 
     def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
         """Token ids on the CPU, the decoder's start token first; see `Executable`."""
-        assert isinstance(self.model, PreTrainedModel)
-        asked = _without_sampling(self.model.generation_config, new_tokens, beams, exactly=exactly)
+        model: Any = self.model
+        # Quiet, because settings of the model that have no effect here would each be remarked on.
         with torch.inference_mode(), quiet_transformers():
-            written: Tensor = self.model.generate(**self._moved(inputs), generation_config=asked)
+            asked = _without_sampling(model.generation_config, new_tokens, beams, exactly=exactly)
+            written: Tensor = model.generate(**self._moved(inputs), generation_config=asked)
             self._device.synchronise()
             return written.cpu()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from paring.errors import MeasurementError
-from paring.profilers.timing import Effort, Latency, measure, pooled
+from paring.profilers.timing import Effort, Latency, beside, measure, pooled
 
 QUICK = Effort(seconds=1e9, half_width=-1.0, min_rounds=5, max_rounds=15, calls=3)
 
@@ -247,3 +247,11 @@ def test_pooled_sessions_span_their_intervals() -> None:
     ]
     assert pooled(sessions) == Latency((2.0, 4.0, 3.0, 5.0), 0.52, 0.49, 0.62)
     assert pooled(sessions[:1]) == sessions[0]
+
+
+def test_the_same_samples_beside_another_entrant() -> None:
+    one, other = Latency((2.0, 6.0, 4.0), 0.1, 0.1, 0.1), Latency((4.0, 4.0, 4.0), 0.2, 0.2, 0.2)
+    found = beside(one, other)
+    assert (found.samples_seconds, found.ratio) == ((2.0, 6.0, 4.0), 1.0)
+    assert 0.5 <= found.ratio_low < 1 < found.ratio_high <= 1.5
+    assert beside(other, other) == Latency((4.0, 4.0, 4.0), 1.0, 1.0, 1.0)

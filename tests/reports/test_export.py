@@ -15,10 +15,10 @@ import paring
 from paring.errors import DataError, MeasurementError, ModelError, SettingError
 from paring.profilers.timing import Latency
 from paring.reports import export as export_room
-from paring.reports.card import NUMBERS
+from paring.reports.card import NUMBERS, card_of
 from paring.reports.export import CARD, Exported, export, verdict_on
 from paring.reports.front import front_of
-from paring.search.driver import open_workbench
+from paring.search.opening import open_workbench
 from paring.search.progress import Silent
 from paring.search.settings import Settings
 from paring.search.study import Record
@@ -149,6 +149,17 @@ def test_the_card_holds_the_numbers_that_were_measured(exports: dict[str, Export
     assert ("plain `AutoModel...from_pretrained` loads it too" in card) is (name == "depth")
     assert f"kernels: {measured['exported']['profile']['kernels']}" in card
     assert "on 60 test examples" in card
+
+
+def test_the_card_says_the_times_of_tokens_where_they_were_measured(record: Record, make_final: MakeFinal) -> None:
+    def writing(final: Final, first: float, further: float | None) -> Final:
+        late = Latency((first,), 1.0, 1.0, 1.0)
+        return replace(final, profile=replace(final.profile, first_token=late, seconds_per_token=further))
+
+    base, own = writing(make_final(), 0.25, 0.002), writing(make_final(1), 0.125, None)
+    card = card_of(own, base, "faster", record.settings)
+    assert "| first token, ms | 250.00 | 125.00 |\n| every further token, ms | 2.00 | - |\n" in card
+    assert "token, ms" not in card_of(make_final(1), make_final(), "faster", record.settings)
 
 
 @pytest.mark.parametrize("name", ["bits", "depth"])

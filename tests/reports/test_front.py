@@ -1,10 +1,12 @@
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain, combinations
 
 import numpy as np
 import pytest
 
 from paring.errors import RunError
+from paring.profilers.timing import Latency
 from paring.reports.front import (
     REFERENCE_LOSS,
     Front,
@@ -252,3 +254,19 @@ def test_a_group_of_ties_has_no_two_members_that_differ(make_record: MakeRecord,
     stairs = [make_final(n, quality=quality, ratio=0.6 - 0.015 * n) for n, quality in qualities.items()]
     for group in ratios_of_ties(make_record, [make_final(), *stairs]):
         assert max(group) - min(group) <= 2 * 0.01 + 1e-9, group
+
+
+def test_times_of_tokens_are_columns_only_where_they_were_measured(
+    make_point: MakePoint, make_front: MakeFront
+) -> None:
+    def writing(point: Point, first: float, further: float | None) -> Point:
+        late = Latency((first, first), 1.0, 1.0, 1.0)
+        return replace(point, profile=replace(point.profile, first_token=late, seconds_per_token=further))
+
+    base, other = writing(make_point(), 0.25, 0.002), writing(make_point(1, ratio=0.5), 0.125, None)
+    found = table_of(make_front(base, base, other))
+    assert set(found.columns) == {*COLUMNS, "first_token_ms", "further_token_ms"}
+    assert found["first_token_ms"].tolist() == [250.0, 125.0]
+    assert found["further_token_ms"].tolist() == [2.0, pytest.approx(float("nan"), nan_ok=True)]
+    plain = make_point()
+    assert list(table_of(make_front(plain, plain)).columns) == COLUMNS

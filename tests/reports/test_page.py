@@ -120,6 +120,13 @@ def test_the_page_says_what_was_asked(study: Study, shown: Page, odd_model_folde
     assert re.search(r"told the baseline from itself to within \d+\.\d % when", shown.text)
 
 
+def test_the_page_says_what_is_generated(make_record: MakeRecord, make_final: MakeFinal, finished_run: Path) -> None:
+    settings = Record.open(finished_run).settings
+    settings["identity"]["workload"]["generated"] = 24
+    shown = Page(write_report(make_record(make_final(), settings=settings)))
+    assert "one request being 1 × 16 tokens and 24 generated on 1 threads" in shown.text
+
+
 def test_the_page_lists_every_trial(study: Study, shown: Page) -> None:
     trials = study.record.trials()
     rows = shown.table("#")

@@ -266,3 +266,45 @@ def test_batches_hold_every_row_once_and_like_lengths_together(examples: Example
         for row, ids, mask in zip(rows, inputs["input_ids"], inputs["attention_mask"], strict=True):
             assert ids[mask == 1].tolist() == examples.encoded[row]["input_ids"]
             assert set(ids[mask == 0].tolist()) <= {99}
+
+
+@pytest.mark.parametrize(
+    ("labels", "dtype", "expected"),
+    [
+        (np.array([2, 0, 1]), torch.int64, [1, 2]),
+        (np.array([0.5, 1.5, -2.0]), torch.float32, [-2.0, 0.5]),
+        (np.fromiter([(7, 8), (9,), (5,)], dtype=object), torch.int64, [[5, -100], [7, 8]]),
+        (np.fromiter([(7, 8), (9, 9), (5, 6)], dtype=object), torch.int64, [[5, 6], [7, 8]]),
+    ],
+)
+def test_labels_come_as_a_model_takes_them(labels: np.ndarray, dtype: torch.dtype, expected: list[object]) -> None:
+    encoded = tuple({"input_ids": [row] * (row + 1), "attention_mask": [1] * (row + 1)} for row in range(3))
+    examples = Examples("train", encoded, labels, {"input_ids": 99, "attention_mask": 0})
+    found = examples.with_labels([2, 0])
+    assert found["labels"].dtype == dtype
+    assert found["labels"].tolist() == expected
+    assert found["input_ids"].tolist() == examples.batch([2, 0])["input_ids"].tolist() == [[2, 2, 2], [0, 99, 99]]
+
+
+def test_targets_of_like_length_are_together_where_sources_are() -> None:
+    draw = random.Random(1)
+    sizes = [(draw.randint(1, 3), draw.randint(1, 9)) for _ in range(40)]
+    encoded = tuple({"input_ids": [1] * source} for source, _ in sizes)
+    labels = np.fromiter(((1,) * target for _, target in sizes), dtype=object)
+    rows = [int(row) for batch, _ in Examples("test", encoded, labels, {"input_ids": 0}).batches(8) for row in batch]
+    assert sorted(rows) == list(range(40))
+    assert [sizes[row] for row in rows] == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_targets_that_look_like_numbers_stay_texts(tmp_path: Path, suffix: str) -> None:
+    rows: Rows = [{"text": f"a {target}", "label": target} for target in ("007", "-1", "1.50")]
+    found = read_tables(
+        save_all(tmp_path, suffix, train=rows, validation=rows, test=rows), ("text",), "label", label_is_text=True
+    )
+    assert found.test["label"].tolist() == ["007", "-1", "1.50"]
+    hidden: Rows = [{"text": "b", "label": "-1"}, {"text": "c", "label": ""}]
+    kept = read_tables(
+        save_all(tmp_path, suffix, train=rows, validation=rows, test=hidden), ("text",), "label", label_is_text=True
+    )
+    assert kept.test["label"].tolist() == ["-1"]

@@ -94,3 +94,50 @@ def test_answers_that_are_not_finite_are_refused(value: float) -> None:
         judge("accuracy", accuracy, np.ones(4), np.array([1, value, 0, value]), "search")
     with pytest.raises(MeasurementError, match="not finite"):
         judge("accuracy", lambda labels, outcomes: value, np.ones(4), np.ones(4), "search")
+
+
+def ratio(labels: np.ndarray, outcomes: np.ndarray) -> float:
+    """Of two sums: a metric that needs two numbers per example."""
+    hits, total = outcomes.sum(axis=0)
+    return float(hits / total)
+
+
+def statistics_of(count: int, seed: int, rate: float) -> np.ndarray:
+    draw = np.random.default_rng(seed)
+    totals = draw.integers(1, 30, count)
+    return np.stack([draw.binomial(totals, rate), totals], axis=1).astype(float)
+
+
+def test_statistics_of_examples_are_drawn_together() -> None:
+    """The interval of a ratio of sums, against the delta method."""
+    rows = statistics_of(1500, 0, 0.3)
+    found = judge("ratio", ratio, np.zeros(1500), rows, "test")
+    assert found.value == rows[:, 0].sum() / rows[:, 1].sum()
+    residuals = (rows[:, 0] - found.value * rows[:, 1]) / rows[:, 1].mean()
+    half = Z * residuals.std() / sqrt(1500)
+    assert (found.value - found.low, found.high - found.value) == pytest.approx((half, half), rel=0.12)
+
+
+def test_a_difference_of_statistics_is_paired() -> None:
+    rows = statistics_of(200, 1, 0.5)
+    better = rows + np.array([1, 0])
+    one, other = (judge("ratio", ratio, np.zeros(200), found, "test").outcomes for found in (better, rows))
+    found = difference(ratio, np.zeros(200), one, other)
+    assert found.value == pytest.approx(200 / rows[:, 1].sum())
+    assert 0 < found.low < found.value < found.high < 1.3 * found.value
+    same = difference(ratio, np.zeros(200), other, other)
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_json_round_trip_of_statistics() -> None:
+    judged = judge("ratio", ratio, np.zeros(4), statistics_of(4, 2, 0.5), "test")
+    assert len(judged.outcomes) == 4 and all(isinstance(row, tuple) and len(row) == 2 for row in judged.outcomes)
+    again = Quality.from_json(json.loads(json.dumps(judged.to_json())))
+    assert again == judged and hash(again) == hash(judged)
+
+
+def test_statistics_that_are_not_finite_are_refused() -> None:
+    rows = statistics_of(4, 2, 0.5)
+    rows[1, 0] = np.nan
+    with pytest.raises(MeasurementError, match="1 answers that are not finite"):
+        judge("ratio", ratio, np.zeros(4), rows, "search")

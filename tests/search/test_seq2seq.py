@@ -1,5 +1,8 @@
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +17,7 @@ from paring.errors import DataError, ModelError, SettingError
 from paring.profilers import devices, runtimes
 from paring.profilers.runtimes import Executable
 from paring.search import tasks
-from paring.search.data import Examples
+from paring.search.data import SUFFIXES, Examples, read_tables
 from paring.search.progress import Silent
 from paring.search.tasks import Task
 from paring.search.training import Training, fine_tune
@@ -129,6 +132,28 @@ def test_references(encode: Encode, cell: object, expected: tuple[str, ...]) -> 
     found = encode({"source": ["w5"], "target": ["w6"], "references": [cell]})
     assert found.writing is not None
     assert found.writing.references == (expected,)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_references_come_from_every_kind_of_file(encode: Encode, tmp_path: Path, suffix: str) -> None:
+    rows = [{"source": f"w5 w{n}", "target": f"w{n}", "references": [f"w{n}", "a, b"]} for n in range(6, 9)]
+    if ".csv" in suffix:
+        rows = [{**row, "references": json.dumps(row["references"])} for row in rows]
+    table, path = pd.DataFrame(rows), tmp_path / f"validation{suffix}"
+    if ".jsonl" in suffix:
+        table.to_json(path, orient="records", lines=True)
+    elif ".csv" in suffix:
+        table.to_csv(path, index=False)
+    else:
+        table.to_parquet(path)
+    shutil.copy(path, tmp_path / f"test{suffix}")
+    shutil.copy(path, tmp_path / f"train{suffix}")
+    tables = read_tables(str(tmp_path), TASK.required_columns, TASK.label, label_is_text=True)
+    found = encode({name: tables.test[name].tolist() for name in tables.test})
+    assert found.writing is not None
+    assert found.writing.references == tuple((f"w{n}", "a, b") for n in range(6, 9))
+    assert found.labels.tolist() == [(n, EOS) for n in range(6, 9)]
+    assert len(tables.content_hash) == 12
 
 
 def test_without_references_the_target_is_the_one(encode: Encode) -> None:

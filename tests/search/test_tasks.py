@@ -87,6 +87,15 @@ def test_contract_unknown_metric_and_wrong_model(name: str, make_model: MakeMode
         tasks.load(name).metric(Task(name, "data"), model.base_model)
 
 
+@pytest.mark.parametrize("name", tasks.names())
+def test_contract_attributes(name: str) -> None:
+    kind = tasks.load(name)
+    text, label = kind.columns
+    assert text and label and text != label
+    assert isinstance(kind.generates, bool)
+    assert kind.greedy_metric is None or isinstance(kind.greedy_metric, str)
+
+
 def test_the_contract_is_tried_on_every_kind() -> None:
     assert {name for name, _ in CONTRACT} == set(tasks.names())
 

@@ -335,3 +335,34 @@ def test_a_model_that_answers_nan_has_no_quality(tmp_path: Path, bench: MakeBenc
 def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no tokenizer loads from"):
         load_tokenizer(str(tmp_path))
+
+
+def test_greedy_steps_may_be_scored_by_another_metric(
+    tmp_path: Path, bench: MakeBench, runtime: CountingRuntime
+) -> None:
+    made = bench(tmp_path, Greedy(decimals=None, metric="matthews"))
+    identity = made.anatomy.identity()
+    order = made.removal_order(identity, "encoder", 1).order
+    assert runtime.answered == 4 * 120
+    scores = {layer: made.quality(without(identity, layer), made.search, metric="matthews").value for layer in range(4)}
+    assert runtime.answered == 4 * 120
+    assert order[0] == max(scores, key=lambda layer: (scores[layer], layer))
+    first = made.quality(without(identity, 0), made.search)
+    assert runtime.answered == 5 * 120
+    assert (first.metric, made.metric) == ("accuracy", "accuracy")
+    assert made.quality(without(identity, 0), made.search, metric="matthews").metric == "matthews"
+
+
+def test_fine_tuned_candidates_are_scored_by_it_too(tmp_path: Path, bench: MakeBench) -> None:
+    made = bench(tmp_path, replace(TUNED, metric="matthews"))
+    order = made.removal_order(made.anatomy.identity(), "encoder", 1)
+    scores = tuned_scores(tmp_path)
+    assert len(scores) == 4 and all(name.startswith("score-matthews-tuned-") for name in scores)
+    plan = replace(without(made.anatomy.identity(), *order.order), weights=order.weights[0])
+    assert made.quality(plan, made.search, metric="matthews").value == max(scores.values())
+    assert made.quality(plan, made.search).value != max(scores.values())
+
+
+def test_an_unknown_metric_for_greedy_steps(tmp_path: Path, bench: MakeBench) -> None:
+    with pytest.raises(UserError, match=r"unknown metric 'bleu'; the legal values are: accuracy, f1"):
+        bench(tmp_path, Greedy(metric="bleu"))
