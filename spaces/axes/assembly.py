@@ -63,8 +63,10 @@ class Assembly:
     def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
         """Gives the module, which is like one of the originals it stands for, the trained parameters."""
         if site.layer is not None and site.layer.granularity > 1 and material is not None:
-            parameters = material[f"{site.name.partition('.')[0]}.{site.layer}"]
-            module.load_state_dict(parameters, strict=True, assign=True)
+            name = f"{site.name.partition('.')[0]}.{site.layer}"
+            if name not in material:
+                raise PlanError(f"the modular layer {name} stands in {site.name}, but its parameters were not given.")
+            module.load_state_dict(material[name], strict=True, assign=True)
             module.requires_grad_(False)
         return module
 
