@@ -10,12 +10,16 @@ from .profilers import devices
 from .profilers.runtimes.torch import TorchExecutable
 from .profilers.runtimes.torch import plugin as torch_runtime
 from .profilers.workload import Workload
+from .reports.assembled import Assembled, assemble_model
 from .reports.export import Exported, export
 from .reports.front import Front, front_of, table_of
 from .reports.page import write_report
 from .reports.pick import Pick, pick_from
 from .search.driver import search
+from .search.modular import Modular
 from .search.objectives import Limits
+from .search.prepared import Prepared
+from .search.preparing import prepare_model
 from .search.progress import Progress
 from .search.settings import Settings
 from .search.study import Record
@@ -96,6 +100,8 @@ def pare(
     seed: int = 0,
     sampler: str = "tpe",
     greedy: Greedy | None = None,
+    modular: Modular | None = None,
+    prepared: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -116,6 +122,8 @@ def pare(
         seed: of everything random.
         sampler: "tpe", "nsga2" or "random".
         greedy: how the removal order of layers is found.
+        modular: for the axis "assembly": how its layers are trained, in the run folder; None for the defaults.
+        prepared: instead, the folder of layers that `prepare` made.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -137,10 +145,87 @@ def pare(
         seed=seed,
         sampler=sampler,
         greedy=greedy or Greedy(),
+        modular=modular or Modular(),
+        prepared=None if prepared is None else Path(prepared),
     )
     study = Study(search(settings, progress).folder)
     study.report()
     return study
+
+
+def prepare(
+    model: str | Path,
+    task: Task,
+    *,
+    out: str | Path,
+    modular: Modular | None = None,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Prepared:
+    """Trains the modular layers of a model once, for every size it may be assembled to; or goes on with that.
+
+    Args:
+        model: a local Hugging Face folder, or the name of a model on the hub.
+        task: what the model is for, and where the training rows are.
+        out: where the layers are kept; made if missing.
+        modular: how they are trained; None for the defaults.
+        device: where, "cpu", "cuda" or "cuda:1".
+        progress: where to say how far it is; None says nothing.
+
+    Raises:
+        UserError: if something asked for cannot work; the message says what and how to mend it.
+        SearchError: if the training diverges.
+    """
+    return prepare_model(str(model), task, modular or Modular(), Path(out), device, progress)
+
+
+def assemble(
+    model: str | Path,
+    task: Task,
+    *,
+    prepared: str | Path,
+    out: str | Path,
+    ratio: float | None = None,
+    strategy: str = "size",
+    tiling: str | None = None,
+    device: str = "cpu",
+    runtime: str = "torch",
+    workload: Workload | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Assembled:
+    """Assembles one size of a prepared model, exports it, and measures it beside the original.
+
+    Args:
+        model: what was prepared.
+        task: what the model is judged on.
+        prepared: the folder that `prepare` made.
+        out: new folder for the assembled model.
+        ratio: how many times smaller or faster all layers together shall be.
+        strategy: "size" counts the parameters of layers, "speed" their measured latency.
+        tiling: instead of a ratio, the pieces: "encoder=1,1,2,2 decoder=6".
+        device: where it shall run.
+        runtime: what runs it.
+        workload: what is served; None as in `pare`.
+        seed: of the order of measurements.
+        progress: where to say how far it is; None says nothing.
+
+    Raises:
+        SettingError: if the ratio is out of reach, which names the largest there is; or the tiling is none.
+        UserError: if something else asked for cannot work.
+    """
+    settings = Settings(
+        model=str(model),
+        task=task,
+        out=Path(out),
+        device=device,
+        runtime=runtime,
+        axes=("assembly",),
+        workload=workload or Workload.on_all_cores(),
+        seed=seed,
+        prepared=Path(prepared),
+    )
+    return assemble_model(settings, Path(out), ratio=ratio, strategy=strategy, tiling=tiling, progress=progress)
 
 
 def load(folder: str | Path, *, device: str = "cpu", threads: int | None = None) -> PreTrainedModel:

@@ -5,8 +5,6 @@ Exit codes: 0 done, 1 it could not be done, 2 something given cannot work, 130 i
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +12,8 @@ import typer
 from rich.console import Console
 
 from . import __version__
+from . import cli_options as given
+from .cli_assembly import assemble, prepare
 from .errors import ParingError, SettingError
 
 app = typer.Typer(
@@ -23,7 +23,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Run = Annotated[Path, typer.Argument(help="A run folder, as `paring search --out` made it.", show_default=False)]
+app.command()(prepare)
+app.command()(assemble)
 
 
 def main() -> None:
@@ -35,65 +36,40 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-class _InterruptedError(ParingError):
-    """The user stopped the command."""
-
-    exit_code = 130
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """Says what an interrupt leaves behind; the command-line library would end in silence."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise _InterruptedError("interrupted; what was judged is kept. Run the same command again to go on.") from error
-
-
 @app.command()
 def search(
-    model: Annotated[str, typer.Argument(help="A Hugging Face model folder, or the name of a model on the hub.")],
-    data: Annotated[str, typer.Option(help="Folder with train/validation/test files, one file, or a hub data set.")],
+    model: given.Model,
+    data: given.Data,
     out: Annotated[Path, typer.Option(help="The run folder; give it again to go on with a run.")],
-    task: Annotated[str, typer.Option(help="What the model is for: classification or seq2seq.")] = "classification",
-    metric: Annotated[
-        str | None,
-        typer.Option(
-            help="Classification: accuracy, f1, f1_macro, matthews; spearman, pearson. "
-            "Seq2seq: bleu, chrf, rouge1, rouge2, rougeL, log_likelihood."
-        ),
-    ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:1; see `paring devices`.")] = "cpu",
-    runtime: Annotated[str, typer.Option(help="What runs the model; see `paring devices`.")] = "torch",
-    axes: Annotated[str, typer.Option(help="What may change, separated by commas.")] = "depth,bits",
+    task: given.TaskName = "classification",
+    metric: given.Metric = None,
+    device: given.Device = "cpu",
+    runtime: given.Runtime = "torch",
+    axes: Annotated[str, typer.Option(help="What may change, of assembly, depth, bits.")] = "depth,bits",
     objectives: Annotated[str, typer.Option(help="Of quality, latency, memory, size.")] = "quality,latency,memory",
     budget: Annotated[
         list[str] | None, typer.Option(help="A limit to keep: latency_ms=10, memory_mb=, size_mb=, quality=, drop=.")
     ] = None,
     trials: Annotated[int | None, typer.Option(help="Stop after so many plans; 60 if --minutes is not given.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop proposing after so many minutes.")] = None,
-    batch: Annotated[int, typer.Option(help="Examples per request.")] = 1,
-    tokens: Annotated[int, typer.Option(help="Tokens per example of a request.")] = 128,
-    generated_tokens: Annotated[
-        int | None, typer.Option(help="Tokens that a request generates; for seq2seq 32 if not given.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads per request; all cores if not given.")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    batch: given.Batch = 1,
+    tokens: given.Tokens = 128,
+    generated_tokens: given.GeneratedTokens = None,
+    threads: given.Threads = None,
+    seed: given.Seed = 0,
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
-    limit: Annotated[int | None, typer.Option(help="At most so many examples to search on and to test on.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Longer evaluation texts are cut.")] = 128,
-    beams: Annotated[int, typer.Option(help="Beams of a generating task, judged and served.")] = 1,
-    max_new_tokens: Annotated[int, typer.Option(help="Tokens generated at most per evaluation text.")] = 64,
-    text_column: Annotated[
-        str, typer.Option("--text-column", "--source-column", help="Column of the text; text, or source for seq2seq.")
-    ] = "",
-    text2_column: Annotated[
-        str, typer.Option(help="Column of the second text of a pair, where there is one.")
-    ] = "text2",
-    label_column: Annotated[
-        str,
-        typer.Option("--label-column", "--target-column", help="Column of the label; label, or target for seq2seq."),
-    ] = "",
+    limit: given.Limit = None,
+    max_tokens: given.MaxTokens = 128,
+    beams: given.Beams = 1,
+    max_new_tokens: given.MaxNewTokens = 64,
+    text_column: given.TextColumn = "",
+    text2_column: given.Text2Column = "text2",
+    label_column: given.LabelColumn = "",
+    prepared: Annotated[
+        Path | None, typer.Option(help="For the axis assembly: layers of `paring prepare`; else they are trained now.")
+    ] = None,
+    granularities: given.Granularities = "2,3,6",
+    modular_steps: Annotated[int, typer.Option(help="For the axis assembly without --prepared.")] = 3000,
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
@@ -105,8 +81,7 @@ def search(
     learning_rate: Annotated[float, typer.Option(help="For --depth-scorer fine_tune.")] = 2e-5,
 ) -> None:
     """Search what to deploy, measure the front whole, and write the report. Run it again to go on where it was."""
-    from .api import pare
-    from .profilers.machine import available_cores
+    from .api import Modular, Schedule, pare
     from .profilers.workload import Workload
     from .search.objectives import Limits
     from .search.progress import Terminal
@@ -114,27 +89,22 @@ def search(
     from .search.training import Training
     from .search.workbench import Greedy
 
-    study = _interruptible()(pare)(
+    columns = (text_column, text2_column, label_column)
+    sizes = given.whole_numbers("--granularities", granularities)
+    study = given.interruptible()(pare)(
         model,
-        Task(
-            task,
-            data,
-            metric,
-            text_column,
-            text2_column,
-            label_column,
-            max_tokens,
-            limit,
-            beams,
-            max_new_tokens,
-        ),
+        Task(task, data, metric, *columns, max_tokens, limit, beams, max_new_tokens),
         out=out,
         device=device,
         runtime=runtime,
-        axes=_names(axes),
-        objectives=_names(objectives),
+        axes=given.names(axes),
+        objectives=given.names(objectives),
         workload=Workload(
-            batch, tokens, threads if threads is not None else available_cores(), _at_least_one(generated_tokens), beams
+            batch,
+            tokens,
+            threads if threads is not None else available_cores(),
+            given.at_least_one(generated_tokens),
+            beams,
         ),
         budget=Limits.parse(budget or []),
         trials=60 if trials is None and minutes is None else trials,
@@ -142,13 +112,15 @@ def search(
         seed=seed,
         sampler=sampler,
         greedy=Greedy(depth_scorer, training=Training(epochs=epochs, learning_rate=learning_rate), metric=depth_metric),
+        modular=Modular(sizes, schedule=Schedule(modular_steps, seed=seed)),
+        prepared=prepared,
         progress=Terminal(),
     )
     _show_answer(study.record.folder)
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: given.Run) -> None:
     """Write report.html, front.csv and front.json of a run."""
     from .api import Study
 
@@ -157,7 +129,7 @@ def report(run: Run) -> None:
 
 @app.command()
 def front(
-    run: Run,
+    run: given.Run,
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
     """Print the Pareto front of a run."""
@@ -169,7 +141,7 @@ def front(
 
 @app.command()
 def pick(
-    run: Run,
+    run: given.Run,
     at_most: Annotated[list[str] | None, typer.Option("--max", help="latency_ms=, memory_mb= or size_mb=.")] = None,
     at_least: Annotated[list[str] | None, typer.Option("--min", help="quality=.")] = None,
     max_drop: Annotated[float | None, typer.Option(help="Quality may be so far below the original's.")] = None,
@@ -191,7 +163,7 @@ def pick(
     study = Study(run)
     chosen = study.pick(Limits.parse([*(at_most or []), *(at_least or []), *drop]))
     base = study.whole_front.baseline
-    exported = None if export is None else _interruptible()(study.export)(chosen, export, Terminal())
+    exported = None if export is None else given.interruptible()(study.export)(chosen, export, Terminal())
     if form == "json":
         answer = {**row_of(chosen.point, base), "plan_json": chosen.point.plan.to_json(), "reason": chosen.reason}
         answer["runners_up"] = [row_of(point, base) for point in chosen.runners_up]
@@ -233,7 +205,7 @@ def demo(
     trials: Annotated[int, typer.Option(help="Plans to judge.")] = 32,
 ) -> None:
     """Train a small BERT here, search what to deploy, and export it: no network, under five minutes."""
-    with _interruptible():
+    with given.interruptible():
         _demo(out, trials)
 
 
@@ -284,17 +256,6 @@ def _wide_console() -> Console:
     """As wide as the terminal; wide enough for a table where there is none."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _at_least_one(generated_tokens: int | None) -> int:
-    """Tokens to generate, 0 for what fits the task; who says a number means that one, and 0 would mean ours."""
-    if generated_tokens is not None and generated_tokens < 1:
-        raise SettingError(f"--generated-tokens must be at least 1, got {generated_tokens}.")
-    return generated_tokens or 0
 
 
 def _check_side(option: str, texts: list[str] | None, legal: tuple[str, ...]) -> None:

@@ -15,7 +15,7 @@ from ..search.slot_latency import slot_seconds
 from ..search.workbench import LocalWorkbench
 from ..spaces.assembling import STRATEGIES, StackCosts, assemble, layer_ratio
 from ..spaces.plan import Plan, Slot, Stack
-from ..spaces.tilings import Tiling, layers_of, parse
+from ..spaces.tilings import Tiling, layers_of, parse, written
 from .export import Exported, export_plan, refuse_full
 
 
@@ -36,6 +36,20 @@ class Assembled:
     parameters: int
     original_parameters: int
     exported: Exported
+
+    def lines(self) -> tuple[str, ...]:
+        """What was assembled and what it is worth, for a person."""
+        final, baseline = self.exported.final, self.exported.baseline
+        pieces = " ".join(f"{name}={written(sizes)}" for name, sizes in self.tilings.items())
+        gain = final.gain
+        return (
+            f"{pieces}: {self.layer_ratio:.2f} times fewer layers.",
+            f"{final.quality.metric} on test {final.quality.value:.4f}, the original {baseline.quality.value:.4f} "
+            f"(95 % interval of the difference {gain.low:+.4f} to {gain.high:+.4f})",
+            f"parameters {self.parameters / 1e6:.2f} M of {self.original_parameters / 1e6:.2f} M; "
+            f"stored {final.profile.stored_bytes / 1e6:.1f} MB of {baseline.profile.stored_bytes / 1e6:.1f} MB",
+            f"Exported to {self.exported.folder}: it is {self.exported.verdict}.",
+        )
 
 
 def assemble_model(

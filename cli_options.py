@@ -1,0 +1,111 @@
+"""What several commands of the command line share: options, and how their texts are read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .errors import ParingError, SettingError
+
+Model = Annotated[str, typer.Argument(help="A Hugging Face model folder, or the name of a model on the hub.")]
+Run = Annotated[Path, typer.Argument(help="A run folder, as `paring search --out` made it.", show_default=False)]
+Data = Annotated[str, typer.Option(help="Folder with train/validation/test files, one file, or a hub data set.")]
+TaskName = Annotated[str, typer.Option("--task", help="What the model is for: classification or seq2seq.")]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="Classification: accuracy, f1, f1_macro, matthews; spearman, pearson. "
+        "Seq2seq: bleu, chrf, rouge1, rouge2, rougeL, log_likelihood."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:1; see `paring devices`.")]
+Runtime = Annotated[str, typer.Option(help="What runs the model; see `paring devices`.")]
+Batch = Annotated[int, typer.Option(help="Examples per request.")]
+Tokens = Annotated[int, typer.Option(help="Tokens per example of a request.")]
+GeneratedTokens = Annotated[
+    int | None, typer.Option(help="Tokens that a request generates; for seq2seq 32 if not given.")
+]
+Threads = Annotated[int | None, typer.Option(help="Threads per request; all cores if not given.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Limit = Annotated[int | None, typer.Option(help="At most so many examples to search on and to test on.")]
+MaxTokens = Annotated[int, typer.Option(help="Longer texts are cut.")]
+Beams = Annotated[int, typer.Option(help="Beams of a generating task, judged and served.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Tokens generated at most per evaluation text.")]
+TextColumn = Annotated[
+    str, typer.Option("--text-column", "--source-column", help="Column of the text; text, or source for seq2seq.")
+]
+Text2Column = Annotated[str, typer.Option(help="Column of the second text of a pair, where there is one.")]
+LabelColumn = Annotated[
+    str, typer.Option("--label-column", "--target-column", help="Column of the label; label, or target for seq2seq.")
+]
+Granularities = Annotated[
+    str, typer.Option(help="For how many layers one modular layer may stand; those that divide a stack are taken.")
+]
+
+
+class InterruptedByUserError(ParingError):
+    """The user stopped the command."""
+
+    exit_code = 130
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Says what an interrupt leaves behind; the command-line library would end in silence."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise InterruptedByUserError(
+            "interrupted; what was judged or trained is kept. Run the same command again to go on."
+        ) from error
+
+
+def names(text: str) -> tuple[str, ...]:
+    """Reads "depth, bits"."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def at_least_one(generated_tokens: int | None) -> int:
+    """Tokens to generate, 0 for what fits the task; who says a number means that one, and 0 would mean ours."""
+    if generated_tokens is not None and generated_tokens < 1:
+        raise SettingError(f"--generated-tokens must be at least 1, got {generated_tokens}.")
+    return generated_tokens or 0
+
+
+def cores(threads: int | None) -> int:
+    """As many threads as asked for; where nothing is, as there are cores."""
+    from .profilers.machine import available_cores
+
+    return available_cores() if threads is None else threads
+
+
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Reads "2,3,6".
+
+    Raises:
+        SettingError: if a part is no whole number, or there is none.
+    """
+    parts = names(text)
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise SettingError(f"{option} takes whole numbers separated by commas, such as 2,3,6; got {text!r}.")
+    return tuple(map(int, parts))
+
+
+def weights(option: str, text: str, legal: tuple[str, ...]) -> dict[str, float]:
+    """Reads "task=1,logits=0.5".
+
+    Raises:
+        SettingError: if a name is not legal, or its weight no number.
+    """
+    found = {}
+    for part in names(text):
+        name, _, value = part.partition("=")
+        if name not in legal:
+            raise SettingError.unknown(f"name for {option}", name, legal)
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise SettingError(f"{option} takes a number for {name}, such as {name}=1; got {part!r}.") from None
+    return found
