@@ -68,6 +68,22 @@ class TorchExecutable:
         return {name: tensor.to(self._device.torch_device) for name, tensor in inputs.items()}
 
 
+def _without_sampling(own: GenerationConfig, new_tokens: int, beams: int, *, exactly: bool) -> GenerationConfig:
+    """What is asked of `generate`; what is left unset here (special tokens, penalties) is as the model has it."""
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        min_new_tokens=new_tokens if exactly else min(own.min_new_tokens or 0, new_tokens),
+        # A longer least length than is asked for would only be warned of.
+        min_length=0 if exactly else min(own.min_length or 0, new_tokens),
+        num_beams=beams,
+        early_stopping=False if exactly else own.early_stopping,
+        do_sample=False,
+        use_cache=True,
+        num_return_sequences=1,
+        return_dict_in_generate=False,
+    )
+
+
 class TorchRuntime:
     """Runs everywhere torch does."""
 
@@ -101,22 +117,6 @@ class TorchRuntime:
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Nothing: the exported tensors are torch's own."""
-
-
-def _without_sampling(own: GenerationConfig, new_tokens: int, beams: int, *, exactly: bool) -> GenerationConfig:
-    """What is asked of `generate`; what is left unset here (special tokens, penalties) is as the model has it."""
-    return GenerationConfig(
-        max_new_tokens=new_tokens,
-        min_new_tokens=new_tokens if exactly else min(own.min_new_tokens or 0, new_tokens),
-        # A longer least length than is asked for would only be warned of.
-        min_length=0 if exactly else min(own.min_length or 0, new_tokens),
-        num_beams=beams,
-        early_stopping=False if exactly else own.early_stopping,
-        do_sample=False,
-        use_cache=True,
-        num_return_sequences=1,
-        return_dict_in_generate=False,
-    )
 
 
 def lowered(part: QuantLinear, *, is_cpu: bool) -> nn.Module:

@@ -34,6 +34,8 @@ class Classification:
         """
         if not type(model).__name__.endswith("ForSequenceClassification"):
             raise ModelError(f"classification needs a ...ForSequenceClassification model, got {type(model).__name__}.")
+        if model.config.is_encoder_decoder:
+            raise ModelError(f"classification judges encoders, and {type(model).__name__} has a decoder.")
         if model.config.problem_type == "multi_label_classification":
             raise ModelError("the model gives several labels per text; paring judges one label or one score.")
         legal = SCORE_METRICS if _gives_scores(model) else CLASS_METRICS
