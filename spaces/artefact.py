@@ -36,11 +36,12 @@ PLAIN_WEIGHTS = "model.safetensors"
 _TIES = "paring.ties"
 
 
-def load_original(source: str) -> PreTrainedModel:
+def load_original(source: str, *, exact: bool = False) -> PreTrainedModel:
     """A model as its owner saved it: float32, on the CPU, in evaluation mode.
 
     Args:
         source: a local Hugging Face folder, or the name of a model on the hub.
+        exact: refuse stored tensors that the model has no place for, too; many published models have some.
 
     Raises:
         ModelError: if there is no such model, it is damaged, or its class is not one of the transformers library.
@@ -54,9 +55,9 @@ def load_original(source: str) -> PreTrainedModel:
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"the weights of {source!r} do not load: {_first_line(error)}") from error
     model, report = loaded
-    missing = sorted(report["missing_keys"])
-    if missing:
-        raise ModelError(f"the weights of {source!r} do not load: they lack {', '.join(missing[:5])}.")
+    for problem, names in (("they lack", report["missing_keys"]), ("the model lacks", report["unexpected_keys"])):
+        if names and (exact or problem == "they lack"):
+            raise ModelError(f"the weights of {source!r} do not load: {problem} {', '.join(sorted(names)[:5])}.")
     assert isinstance(model, PreTrainedModel)
     model.eval()
     return model
@@ -169,7 +170,7 @@ def _class_of(config: PretrainedConfig, source: str) -> type[PreTrainedModel]:
 
 def _load_plain(folder: Path, plan: Plan) -> PreTrainedModel:
     """An ordinary Hugging Face folder, if it has as many layers as its plan left."""
-    model = load_original(str(folder))
+    model = load_original(str(folder), exact=True)
     for stack in anatomy_of(model).stacks:
         standing = len(plan.stack(stack.name).slots) - len(plan.stack(stack.name).dropped)
         if standing != stack.n_layers:

@@ -133,6 +133,17 @@ def test_half_precision_becomes_float32(make_model: MakeModel, tmp_path: Path) -
     assert {tensor.dtype for tensor in artefact.load_original(str(tmp_path)).parameters()} == {torch.float32}
 
 
+def test_a_plain_export_with_a_layer_too_many_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
+    """Its config and plan may agree on fewer: then it is not the model that was saved."""
+    model = make_model("bert")
+    artefact.save(build(model, PLAIN, materials={}), PLAIN, tmp_path, original=model.config)
+    edit(tmp_path / "config.json", num_hidden_layers=1)
+    edit(tmp_path / "plan.json", plan=Plan((Stack("encoder", (Slot(Layer(0)), Slot(None), Slot(None))),)).to_json())
+    with pytest.raises(ModelError, match=r"do not load.*encoder\.layer\.1"):
+        artefact.load(tmp_path)
+    assert len(artefact.load_original(str(tmp_path)).bert.encoder.layer) == 1
+
+
 def test_the_home_folder_is_understood(original: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(original.parent))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
