@@ -9,21 +9,46 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Study as Study
+    from .api import assemble as assemble
     from .api import load as load
     from .api import pare as pare
+    from .api import prepare as prepare
     from .profilers.workload import Workload as Workload
+    from .search.distillation import Losses as Losses
+    from .search.distilling import Schedule as Schedule
+    from .search.modular import Curriculum as Curriculum
+    from .search.modular import Modular as Modular
     from .search.tasks import Task as Task
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Curriculum": ".search.modular",
+    "Losses": ".search.distillation",
+    "Modular": ".search.modular",
+    "Schedule": ".search.distilling",
     "Study": ".api",
     "Task": ".search.tasks",
     "Workload": ".profilers.workload",
+    "assemble": ".api",
     "load": ".api",
     "pare": ".api",
+    "prepare": ".api",
 }
-__all__ = ["Study", "Task", "Workload", "__version__", "load", "pare"]
+__all__ = [
+    "Curriculum",
+    "Losses",
+    "Modular",
+    "Schedule",
+    "Study",
+    "Task",
+    "Workload",
+    "__version__",
+    "assemble",
+    "load",
+    "pare",
+    "prepare",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -81,8 +81,10 @@ def search(
     learning_rate: Annotated[float, typer.Option(help="For --depth-scorer fine_tune.")] = 2e-5,
 ) -> None:
     """Search what to deploy, measure the front whole, and write the report. Run it again to go on where it was."""
-    from .api import Modular, Schedule, pare
+    from .api import pare
     from .profilers.workload import Workload
+    from .search.distilling import Schedule
+    from .search.modular import Modular
     from .search.objectives import Limits
     from .search.progress import Terminal
     from .search.tasks import Task

@@ -23,9 +23,7 @@ def prepare(
     start: Annotated[
         str, typer.Option(help="What a modular layer starts as: measured, first, last (of its group) or lowest.")
     ] = "measured",
-    losses: Annotated[str, typer.Option(help="Weights of what is learned from.")] = ",".join(
-        f"{name}={weight}" for name, weight in _LOSSES.items()
-    ),
+    losses: Annotated[str, typer.Option(help="Weights of what is learned from.")] = _LOSSES,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: given.Device = "cpu",
     seed: given.Seed = 0,
@@ -35,9 +33,12 @@ def prepare(
     label_column: given.LabelColumn = "",
 ) -> None:
     """Train the modular layers of a model, once for every size. Run it again to go on where it was."""
-    from .api import Losses, Modular, Schedule, Task
     from .api import prepare as prepare_model
+    from .search.distillation import Losses
+    from .search.distilling import Schedule
+    from .search.modular import Modular
     from .search.progress import Terminal
+    from .search.tasks import Task
 
     settings = Modular(
         granularities=given.whole_numbers("--granularities", granularities),
@@ -99,9 +100,10 @@ def assemble(
     label_column: given.LabelColumn = "",
 ) -> None:
     """Assemble one size of a prepared model, export it, and measure it beside the original."""
-    from .api import Task, Workload
     from .api import assemble as assemble_model
+    from .profilers.workload import Workload
     from .search.progress import Terminal
+    from .search.tasks import Task
 
     columns = (text_column, text2_column, label_column)
     found = given.interruptible()(assemble_model)(

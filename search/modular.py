@@ -136,7 +136,7 @@ def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, devic
     `start_from_nearest`.
     """
     # Attention must be computed openly to be compared; on the CPU its backward pass is also the faster one.
-    teacher, student = (_frozen(copy_sharing_parameters(model)).to(device) for _ in range(2))
+    teacher, student = (_frozen(model, device) for _ in range(2))
     layers: dict[str, dict[Layer, nn.Module]] = {}
     for stack in anatomy.stacks:
         originals = student.get_submodule(stack.path)
@@ -190,6 +190,10 @@ def start_from_nearest(pair: Pair, anatomy: Anatomy, batch: Mapping[str, Tensor]
     return chosen
 
 
-def _frozen(model: PreTrainedModel) -> PreTrainedModel:
-    model.set_attn_implementation("eager")
-    return model.eval().requires_grad_(False)
+def _frozen(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    """A copy that shares parameters, made ready; on another device than the original's it gets its own."""
+    own = copy_sharing_parameters(model) if device.type == "cpu" else copy.deepcopy(model)
+    own.set_attn_implementation("eager")
+    nn.Module.to(own, device)
+    own.eval().requires_grad_(False)
+    return own
