@@ -11,7 +11,7 @@ those here are ours. Replacing with a rising probability is that of [Xu2020] (BE
 import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from random import Random
 from typing import Any, Literal, Self
 
@@ -52,6 +52,11 @@ class Curriculum:
     unlocked: float = 0.2
     uniform: float = 0.5
 
+    def __post_init__(self) -> None:
+        shares = asdict(self)
+        if not all(0 <= value <= 1 for value in shares.values()):
+            raise SettingError(f"the probabilities and shares of a curriculum are 0 to 1, got {shares}.")
+
     def probability(self, progress: float) -> float:
         """Of replacing, at a share of the steps."""
         return min(self.last, self.first + (self.last - self.first) * progress / self.ramp) if self.ramp else self.last
@@ -88,6 +93,8 @@ class Modular:
     schedule: Schedule = field(default_factory=Schedule)
 
     def __post_init__(self) -> None:
+        if not self.granularities:
+            raise SettingError("at least one granularity is needed, for instance 2.")
         object.__setattr__(self, "granularities", fitting(math.prod(self.granularities), self.granularities))
         if self.start not in STARTS:
             raise SettingError.unknown("start", self.start, STARTS)

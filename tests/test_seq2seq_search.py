@@ -16,12 +16,8 @@ from paring.api import Study
 from paring.profilers.workload import Workload
 from paring.search.settings import Settings
 from paring.search.study import Record
-from paring.spaces.anatomy import FAMILIES
 
-pytestmark = [
-    pytest.mark.usefixtures("little_effort"),
-    pytest.mark.skipif("mbart" not in FAMILIES, reason="no family of encoder-decoders yet"),
-]
+pytestmark = pytest.mark.usefixtures("little_effort")
 TRIALS = 5
 
 
