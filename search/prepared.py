@@ -138,7 +138,7 @@ def train_modular_layers(
 
     Args:
         model: the original; not touched.
-        anatomy: of the original, with modular layers.
+        anatomy: of the original.
         examples: of the train split.
         settings: how.
         folder: where the layers, and a checkpoint on the way, are kept.
@@ -151,6 +151,7 @@ def train_modular_layers(
         SearchError: if training diverges.
         StorageError: if the disk refuses.
     """
+    anatomy = anatomy.with_modular_layers(settings.granularities)
     key = key_of(identity, settings)
     if (folder / FACTS_FILE).exists():
         known = Prepared.load(folder)

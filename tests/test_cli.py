@@ -14,6 +14,8 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     PreTrainedTokenizerFast,
+    T5Config,
+    T5ForSequenceClassification,
 )
 
 import paring
@@ -203,8 +205,11 @@ def test_devices_lists_what_can_run_here(command: Command) -> None:
             ["--task", "clasification"],
             r"unknown task 'clasification'.* classification, seq2seq\. Did you mean 'classification'",
         ),
-        (["--axes", "depht"], r"unknown axis 'depht'; the legal values are: bits, depth\. Did you mean 'depth'\?"),
-        (["--axes", "depth,width"], r"unknown axis 'width'; the legal values are: bits, depth"),
+        (
+            ["--axes", "depht"],
+            r"unknown axis 'depht'; the legal values are: assembly, bits, depth\. Did you mean 'depth'\?",
+        ),
+        (["--axes", "depth,width"], r"unknown axis 'width'; the legal values are: assembly, bits, depth"),
         (["--axes", ","], r"axis|axes"),
         (["--device", "gpu"], r"unknown device 'gpu'; the legal values are: cpu, cuda\."),
         (["--device", "cuda:99"], r"there is no device 'cuda:99' here"),
@@ -258,6 +263,12 @@ def gpt2_folder(folder: Path) -> Path:
         pad_token_id=0, bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     GPT2ForSequenceClassification(config).save_pretrained(folder)
+    return folder
+
+
+def t5_folder(folder: Path) -> Path:
+    config = T5Config(vocab_size=64, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, num_labels=2)
+    T5ForSequenceClassification(config).save_pretrained(folder)
     return folder
 
 
@@ -417,7 +428,7 @@ def test_an_interrupted_search_says_how_to_go_on(search: Command, monkeypatch: p
     monkeypatch.setattr(api, "pare", interrupted)
     code, out, err = search()
     assert (code, out) == (130, "")
-    assert err == "paring: interrupted; what was judged is kept. Run the same command again to go on.\n"
+    assert err == "paring: interrupted; what was judged or trained is kept. Run the same command again to go on.\n"
 
 
 @pytest.mark.parametrize("error", [SearchError("the search cannot go on: why"), StorageError("the disk is full")])
