@@ -307,11 +307,15 @@ class Plan:
 
 
 def _describe_stack(stack: Stack) -> str:
-    """For instance `encoder 5/6 layers (without 1), w8a8 on 28/30`."""
+    """For instance `encoder 5/6 layers (without 1), w8a8 on 28 Linears`; `encoder 4 layers (0 1 m2.1 m2.2)`."""
     kept = [slot for slot in stack.slots if slot.layer is not None]
-    text = f"{stack.name} {len(kept)}/{len(stack.slots)} layers"
-    if stack.dropped:
-        text += f" (without {' '.join(map(str, stack.dropped))})"
+    layers = [slot.layer for slot in kept if slot.layer is not None]
+    if any(layer.granularity > 1 for layer in layers):
+        text = f"{stack.name} {len(kept)} {'layer' if len(kept) == 1 else 'layers'} ({' '.join(map(str, layers))})"
+    else:
+        text = f"{stack.name} {len(kept)}/{len(stack.slots)} layers"
+        if stack.dropped:
+            text += f" (without {' '.join(map(str, stack.dropped))})"
     counts: dict[str, int] = {}
     for slot in kept:
         for _, treatment in slot.treatments.items:

@@ -17,7 +17,7 @@ from paring.reports import page
 from paring.reports.page import REPORT, blocks_of, write_report
 from paring.search.study import Record
 from paring.search.trial import Final, State
-from paring.spaces.plan import Plan
+from paring.spaces.plan import Layer, Plan, Slot, Stack
 
 MakeFinal = Callable[..., Final]
 MakePlan = Callable[..., Plan]
@@ -279,3 +279,13 @@ def test_the_picture_of_a_plan(make_plan: MakePlan) -> None:
     assert (name, [block.label for block in blocks]) == ("encoder", ["0", "-", "2"])
     assert [block.title for block in blocks] == ["query: w8a8", "dropped", "query: w8a8"]
     assert [block.share for block in blocks] == pytest.approx([1 / 6, 0.0, 1 / 6])
+
+
+def test_a_modular_layer_says_what_it_stands_for() -> None:
+    plan = Plan((Stack("encoder", (Slot(Layer(0)), Slot(Layer(1)), Slot(Layer(1, 2)))),))
+    ((_, blocks),) = blocks_of(plan)
+    assert [(block.label, block.title) for block in blocks] == [
+        ("0", "as it was"),
+        ("1", "as it was"),
+        ("m2.1", "stands for layers 2 to 3"),
+    ]

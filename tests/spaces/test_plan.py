@@ -120,6 +120,8 @@ def test_is_identity(plan: Plan, identity: bool) -> None:
     [
         (encoder(Slot(Layer(0)), Slot(Layer(1))), "encoder 2/2 layers"),
         (encoder(Slot(None), Slot(Layer(1)), Slot(None)), "encoder 1/3 layers (without 0 2)"),
+        (encoder(Slot(Layer(0)), Slot(None), Slot(Layer(1, 2))), "encoder 2 layers (0 m2.1)"),
+        (encoder(Slot(Layer(0, 6))), "encoder 1 layer (m6.0)"),
         (
             Plan(
                 (Stack("encoder", (Slot(Layer(0), Treatments.of({"key": W8A8, "query": W8A8})), Slot(None))),),
