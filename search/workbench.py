@@ -65,6 +65,7 @@ class LocalWorkbench:
         metric: name of the metric.
         search: what candidates are compared on.
         test: what the front is judged on.
+        train: what is trained on; None where nothing is.
     """
 
     def __init__(
@@ -124,13 +125,13 @@ class LocalWorkbench:
 
         self.search, self.test = encode("search", tables.search), encode("test", tables.test)
         self._calibration = encode("calibration", tables.calibration)
-        trained = [
-            *(["the fine_tune scorer"] if greedy.scorer == "fine_tune" else []),
-            *(["training modular layers"] if modular is not None and prepared is None else []),
-        ]
-        if trained and tables.train is None:
-            raise DataError(f"{' and '.join(trained)} needs a train split, and the data have none.")
-        self.train = encode("train", tables.train) if trained and tables.train is not None else None
+        self.train: Examples | None = None
+        if greedy.scorer == "fine_tune" or (modular is not None and prepared is None):
+            if tables.train is None:
+                fix = "use training_free" if greedy.scorer == "fine_tune" else "give modular layers that were prepared"
+                what = "the fine_tune scorer" if greedy.scorer == "fine_tune" else "the axis 'assembly'"
+                raise DataError(f"{what} needs a train split, and the data have none; {fix}.")
+            self.train = encode("train", tables.train)
 
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan, on the CPU."""

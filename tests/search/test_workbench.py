@@ -196,9 +196,20 @@ def test_calibration_is_kept_for_a_second_workbench(
 
 
 def test_what_is_remembered_is_learned_once(tmp_path: Path, bench: MakeBench) -> None:
-    material = {"encoder.0.query": {"scale": 0.1, "zero_point": 3.0}}
-    assert bench(tmp_path).remember("ranges", lambda: material) == material
-    assert bench(tmp_path).remember("ranges", lambda: pytest.fail("learned again")) == material
+    # A number in float64, which a float32 would round.
+    material = {"encoder.0.query": {"scale": torch.tensor(0.1, dtype=torch.float64), "zero_point": torch.tensor(3)}}
+    for learn in (lambda: material, lambda: pytest.fail("learned again")):
+        known = bench(tmp_path).remember("ranges", learn)
+        assert known == material
+        assert known["encoder.0.query"]["scale"].dtype == torch.float64
+
+
+def test_what_is_damaged_is_learned_again(tmp_path: Path, bench: MakeBench) -> None:
+    material = {"a": {"b": torch.arange(9)}}
+    bench(tmp_path).remember("ranges", lambda: material)
+    (file,) = tmp_path.rglob("ranges.safetensors")
+    file.write_bytes(file.read_bytes()[:50])
+    assert torch.equal(bench(tmp_path).remember("ranges", lambda: material)["a"]["b"], torch.arange(9))
 
 
 @pytest.mark.parametrize(("decimals", "ties"), [(3, "high"), (1, "low")])
