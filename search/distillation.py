@@ -115,6 +115,7 @@ class Pair:
         self._teacher, self.student, self._anatomy, self.layers = teacher, student, anatomy, layers
         self._losses = losses
         self.teacher_sees, self._student_sees = Taps(), Taps()
+        self._teacher_logits = torch.empty(0)
         self._firsts: dict[str, nn.Module] = {}
         for stack in anatomy.stacks:
             originals = teacher.get_submodule(stack.path)
@@ -141,15 +142,15 @@ class Pair:
         """
         self.stand(standing)
         weights = self._losses
-        with torch.no_grad():
-            teacher = self._teacher(**batch)
+        if weights.logits or weights.hidden or weights.attention:
+            self.show(batch)
         student = self.student(**batch)
         masks = _masks(self._anatomy, batch)
         found: dict[str, Tensor] = {}
         if weights.task:
             found["task"] = student.loss.float()
         if weights.logits:
-            found["logits"] = divergence(student.logits, teacher.logits, batch["labels"])
+            found["logits"] = divergence(student.logits, self._teacher_logits, batch["labels"])
         if weights.hidden:
             found["hidden"] = self._hidden_loss(standing, masks)
         if weights.attention:
@@ -166,7 +167,7 @@ class Pair:
     @torch.no_grad()
     def show(self, batch: Inputs) -> None:
         """Runs the original, so that layers can be compared with its own."""
-        self._teacher(**batch)
+        self._teacher_logits = self._teacher(**batch).logits
 
     @torch.no_grad()
     def nearest(self, batch: Inputs, stack: str, candidates: Mapping[Layer, Standing], until: Layer) -> Layer:
@@ -195,11 +196,11 @@ class Pair:
             batch: inputs and `labels`.
             assemblies: name -> what stands.
         """
-        wanted = self._teacher(**batch).logits
+        self.show(batch)
         found = {}
         for name, standing in assemblies.items():
             self.stand(standing)
-            found[name] = float(divergence(self.student(**batch).logits, wanted, batch["labels"]))
+            found[name] = float(divergence(self.student(**batch).logits, self._teacher_logits, batch["labels"]))
         return found
 
     def _hidden_loss(self, standing: Standing, masks: Mapping[str, Tensor]) -> Tensor:

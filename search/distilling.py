@@ -15,6 +15,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..errors import SearchError, SettingError
 from ..profilers.machine import instruction_sets
+from ..spaces.workbench import Inputs
 from .batching import endless
 from .cache import replace_tensors, writing
 from .data import Examples
@@ -123,27 +124,33 @@ def distil(
         for step in range(begun, schedule.steps):
             for group in optimizer.param_groups:
                 group["lr"] = schedule.rate(step)
-            sums: dict[str, float] = {}
+            found: dict[str, float] = {}
             for part in range(schedule.accumulate):
                 batch = {name: value.to(device) for name, value in examples.with_labels(next(batches)).items()}
-                with half_precision(device, schedule.precision):
-                    found = pair.losses(batch, draw(step * schedule.accumulate + part))
-                    total = pair.total(found) / schedule.accumulate
-                if total.requires_grad:
-                    total.backward()
-                for name, value in found.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach()) / schedule.accumulate
-            if not all(map(math.isfinite, sums.values())):
-                raise SearchError(f"{what} diverged at step {step}: {sums}; lower the learning rate.")
+                for name, value in _learn(pair, batch, draw(step * schedule.accumulate + part), schedule).items():
+                    found[name] = found.get(name, 0.0) + value / schedule.accumulate
+            if not all(map(math.isfinite, found.values())):
+                raise SearchError(f"{what} diverged at step {step}: {found}; lower the learning rate.")
             clip_grad_norm_(learning.values(), _MAX_GRADIENT_NORM)
             optimizer.step()
             optimizer.zero_grad()
-            history.append(sums)
-            report(step + 1, ", ".join(f"{name} {value:.3f}" for name, value in sums.items()))
+            history.append(found)
+            report(step + 1, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
             if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0 and step + 1 < schedule.steps:
                 facts = {"key": key, "step": str(step + 1), "seconds": str(before + time.monotonic() - started)}
                 _keep(checkpoint, facts, learning, optimizer)
     return Log(tuple(history), before + time.monotonic() - started)
+
+
+def _learn(pair: Pair, batch: Inputs, standing: Standing, schedule: Schedule) -> dict[str, float]:
+    """Adds the gradients of one batch; returns its losses."""
+    with half_precision(batch["input_ids"].device, schedule.precision):
+        found = pair.losses(batch, standing)
+        total = pair.total(found) / schedule.accumulate
+    # Where nothing but originals stand, nothing learns.
+    if total.requires_grad:
+        total.backward()
+    return {name: float(value.detach()) for name, value in found.items()}
 
 
 def half_precision(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -136,14 +136,35 @@ def modular_layers(stack: StackAnatomy) -> tuple[Layer, ...]:
     return tuple(Layer(index, size) for size in stack.granularities for index in range(stack.n_layers // size))
 
 
+def alone_in(anatomy: Anatomy, stack: str, group: Layer, layer: Layer) -> Standing:
+    """What stands where one layer takes the place of a group, and all else is original.
+
+    Args:
+        anatomy: of the original.
+        stack: where the group is.
+        group: the modular layer whose originals go.
+        layer: what comes in their place.
+    """
+    standing = {one.name: tuple(map(Layer, range(one.n_layers))) for one in anatomy.stacks}
+    before, after = standing[stack][: group.originals.start], standing[stack][group.originals.stop :]
+    return {**standing, stack: (*before, layer, *after)}
+
+
 def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, device: torch.device) -> Pair:
-    """The original beside an assembly of it in which modular layers learn, on a device; the model is not touched.
+    """The original beside an assembly of it in which modular layers learn.
 
     The modular layers start as the settings say, but for "measured", where they start as their group's first: see
-    `start_from_nearest`.
+    `start_from_nearest`. Of the model nothing changes but that its parameters ask for no gradients from now on.
+
+    Args:
+        model: the original, on the CPU.
+        anatomy: of the original, with modular layers.
+        settings: how they are trained.
+        device: where.
     """
-    # Attention must be computed openly to be compared; on the CPU its backward pass is also the faster one.
-    teacher, student = (_frozen(model, device) for _ in range(2))
+    here = model if device.type == "cpu" else _on_device(model, device)
+    # Two sets of modules around the same parameters.
+    teacher, student = (_frozen(copy_sharing_parameters(here)) for _ in range(2))
     layers: dict[str, dict[Layer, nn.Module]] = {}
     for stack in anatomy.stacks:
         originals = student.get_submodule(stack.path)
@@ -165,6 +186,7 @@ def learning_of(pair: Pair) -> dict[str, nn.Parameter]:
         for layer, module in layers.items()
         if layer.granularity > 1
         for name, parameter in module.named_parameters()
+        if parameter.requires_grad
     }
 
 
@@ -181,26 +203,28 @@ def start_from_nearest(pair: Pair, anatomy: Anatomy, batch: Mapping[str, Tensor]
         "encoder.m2.1" -> index of the original chosen.
     """
     chosen: dict[str, int] = {}
-    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
     modular = [(stack, layer) for stack, layers in pair.layers.items() for layer in layers if layer.granularity > 1]
     pair.show(batch)
     with progress.stage("choosing where modular layers start", len(modular)) as report:
         for done, (stack, layer) in enumerate(modular):
-            rest = [one for one in originals[stack] if one.index not in layer.originals]
-            alone = {
-                Layer(index): {**originals, stack: tuple(sorted([*rest, Layer(index)]))} for index in layer.originals
-            }
+            alone = {Layer(index): alone_in(anatomy, stack, layer, Layer(index)) for index in layer.originals}
             nearest = pair.nearest(batch, stack, alone, until=Layer(layer.originals[-1]))
-            pair.layers[stack][layer].load_state_dict(pair.layers[stack][nearest].state_dict())
+            copied = pair.layers[stack][nearest]
+            settle_layers([copied], first=None)
+            pair.layers[stack][layer].load_state_dict(copied.state_dict())
             chosen[f"{stack}.{layer}"] = nearest.index
             report(done + 1, f"{stack}.{layer} as {nearest}")
     return chosen
 
 
-def _frozen(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """A copy that shares parameters, made ready; on another device than the original's it gets its own."""
-    own = copy_sharing_parameters(model) if device.type == "cpu" else copy.deepcopy(model)
-    own.set_attn_implementation("eager")
+def _on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
+    own = copy.deepcopy(model)
     nn.Module.to(own, device)
-    own.eval().requires_grad_(False)
     return own
+
+
+def _frozen(model: PreTrainedModel) -> PreTrainedModel:
+    # Attention must be computed openly to be compared; on the CPU its backward pass is also the faster one.
+    model.set_attn_implementation("eager")
+    model.eval().requires_grad_(False)
+    return model

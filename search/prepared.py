@@ -25,7 +25,7 @@ from .cache import flatten, replace_file, replace_tensors, unflatten, writing
 from .data import Examples, Tables
 from .distillation import Pair
 from .distilling import distil, half_precision
-from .modular import Modular, learning_of, make_pair, start_from_nearest
+from .modular import Modular, alone_in, learning_of, make_pair, modular_layers, start_from_nearest
 from .progress import Progress
 from .tasks import Task
 
@@ -42,7 +42,8 @@ class Prepared:
 
     Attributes:
         layers: "encoder.m2.1" -> name of a parameter inside the layer -> value.
-        facts: what they were trained for and how: "identity", "settings", "starts", "harm", "losses", "seconds".
+        facts: what they were trained for and how: "identity", "settings", "starts" (index of the original each
+            was copied from), "harm" (see `harm`), "last_losses", "seconds", "device".
     """
 
     layers: Material
@@ -74,8 +75,9 @@ class Prepared:
             facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf8"))
             layers = unflatten(load_file(folder / WEIGHTS_FILE))
             found = cls(layers, facts)
-            assert found.key and set(facts["harm"]) == set(layers)
-        except (OSError, ValueError, KeyError, TypeError, AssertionError, SafetensorError, SettingError) as error:
+            if not found.key or set(facts["harm"]) != set(layers):
+                raise ValueError("the facts are of other layers")
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError, SettingError) as error:
             unfinished = (folder / CHECKPOINT_FILE).exists()
             raise ModelError(
                 f"{folder} holds no whole set of modular layers "
@@ -154,21 +156,16 @@ def train_modular_layers(
     anatomy = anatomy.with_modular_layers(settings.granularities)
     key = key_of(identity, settings)
     if (folder / FACTS_FILE).exists():
-        known = Prepared.load(folder)
-        if known.key != key:
-            raise SettingError(
-                f"{folder} holds modular layers of another model, other data or other settings; "
-                "give another folder, or the settings they were made with."
-            )
-        return known
+        return _known(folder, key)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     pair = make_pair(model, anatomy, settings, device)
+    batches = settings.schedule.steps * settings.schedule.accumulate
     starts = _starts(pair, anatomy, examples, settings, progress, device)
     log = distil(
         pair,
         learning_of(pair),
-        lambda batch: settings.standing(anatomy, batch, settings.schedule.steps * settings.schedule.accumulate),
+        lambda batch: settings.standing(anatomy, batch, batches),
         examples,
         settings.schedule,
         progress,
@@ -176,47 +173,60 @@ def train_modular_layers(
         checkpoint=folder / CHECKPOINT_FILE,
         key=key,
     )
-    harm = _harm(pair, anatomy, examples, settings, progress, device)
-    for own in pair.layers.values():
-        settle_layers(own.values(), first=None)
-    layers = {
-        f"{stack}.{layer}": {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-        for stack, own in pair.layers.items()
-        for layer, module in own.items()
-        if layer.granularity > 1
-    }
     facts = {
         "paring": version("paring"),
         "identity": dict(identity),
         "settings": asdict(settings),
         "starts": starts,
-        "harm": harm,
+        "harm": _harm(pair, anatomy, examples, settings, progress, device),
         "last_losses": _mean(log.losses[-_AVERAGED_STEPS:]),
         "seconds": round(log.seconds, 1),
         "device": str(device),
     }
+    return _write(Prepared(_layers_of(pair), facts), folder)
+
+
+def _known(folder: Path, key: str) -> Prepared:
+    """What a folder holds, if that is what was asked for."""
+    known = Prepared.load(folder)
+    if known.key != key:
+        raise SettingError(
+            f"{folder} holds modular layers of another model, other data or other settings; "
+            "give another folder, or the settings they were made with."
+        )
+    return known
+
+
+def _layers_of(pair: Pair) -> Material:
+    """The parameters of every modular layer, without what belongs to the place it stands in."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for stack, layers in pair.layers.items():
+        settle_layers(layers.values(), first=None)
+        for layer, module in layers.items():
+            if layer.granularity > 1:
+                state = module.state_dict().items()
+                found[f"{stack}.{layer}"] = {name: tensor.detach().cpu() for name, tensor in state}
+    return found
+
+
+def _write(prepared: Prepared, folder: Path) -> Prepared:
     with writing(folder):
-        replace_tensors(folder / WEIGHTS_FILE, flatten(layers), {"key": key})
-        replace_file(folder / FACTS_FILE, json.dumps(facts, indent=1))
+        replace_tensors(folder / WEIGHTS_FILE, flatten(prepared.layers), {"key": prepared.key})
+        replace_file(folder / FACTS_FILE, json.dumps(prepared.facts, indent=1))
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
-    return Prepared(layers, facts)
+    return prepared
 
 
 def _starts(
     pair: Pair, anatomy: Anatomy, examples: Examples, settings: Modular, progress: Progress, device: torch.device
 ) -> dict[str, int]:
     """Modular layer -> index of the original whose parameters it has before training."""
-    if settings.start == "measured":
-        rows = range(min(_START_EXAMPLES, len(examples)))
-        batch = _on(device, examples.with_labels(rows))
-        with half_precision(device, settings.schedule.precision):
-            return start_from_nearest(pair, anatomy, batch, progress)
-    return {
-        f"{stack}.{layer}": settings.guess(layer)
-        for stack, layers in pair.layers.items()
-        for layer in layers
-        if layer.granularity > 1
-    }
+    if settings.start != "measured":
+        layers = ((stack.name, layer) for stack in anatomy.stacks for layer in modular_layers(stack))
+        return {f"{stack}.{layer}": settings.guess(layer) for stack, layer in layers}
+    batch = _on(device, examples.with_labels(range(min(_START_EXAMPLES, len(examples)))))
+    with half_precision(device, settings.schedule.precision):
+        return start_from_nearest(pair, anatomy, batch, progress)
 
 
 def _harm(
@@ -225,30 +235,21 @@ def _harm(
     """Modular layer -> divergence of the answers from the original's when it alone stands in."""
     tokens = settings.schedule.tokens
     batches = endless(examples.lengths(), tokens, settings.schedule.seed)
-    chosen = [_on(device, examples.with_labels(next(batches))) for _ in range(max(1, _HARM_TOKENS // tokens))]
-    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
+    count = max(1, _HARM_TOKENS // tokens)
     alone = {
-        f"{stack}.{layer}": {
-            **originals,
-            stack: tuple(
-                sorted(
-                    [*(one for one in originals[stack] if one.index not in layer.originals), layer],
-                    key=lambda one: one.originals.start,
-                )
-            ),
-        }
-        for stack, layers in pair.layers.items()
-        for layer in layers
-        if layer.granularity > 1
+        f"{stack.name}.{layer}": alone_in(anatomy, stack.name, layer, layer)
+        for stack in anatomy.stacks
+        for layer in modular_layers(stack)
     }
     harm = dict.fromkeys(alone, 0.0)
     with (
-        progress.stage("measuring what each modular layer costs", len(chosen)) as report,
+        progress.stage("measuring what each modular layer costs", count) as report,
         half_precision(device, settings.schedule.precision),
     ):
-        for done, batch in enumerate(chosen):
+        for done in range(count):
+            batch = _on(device, examples.with_labels(next(batches)))
             for name, value in pair.divergences(batch, alone).items():
-                harm[name] += value / len(chosen)
+                harm[name] += value / count
             report(done + 1, "")
     return harm
 

@@ -294,3 +294,19 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0.02 <= rates[-1] < 0.03
+
+
+@pytest.mark.parametrize("family", ["bart", "t5", "t5-gated"])
+def test_every_family_starts_from_what_is_nearest(family: str, make_model: MakeModel) -> None:
+    """T5's first layer holds a position bias, which is no part of what is copied."""
+    model = make_model(family, layers=6)
+    anatomy = anatomy_for(model)
+    pair = make_pair(model, anatomy, SHORT, CPU)
+    chosen = start_from_nearest(pair, anatomy, examples_for(model).with_labels(range(8)), Silent())
+    assert set(chosen) == {f"{stack.name}.{layer}" for stack in anatomy.stacks for layer in modular_layers(stack)}
+    for name, index in chosen.items():
+        stack, layer = name.split(".", 1)
+        assert index in Layer.parse(layer).originals
+        copied = dict(model.get_submodule(f"{anatomy.stack(stack).path}.{index}").named_parameters())
+        for title, value in pair.layers[stack][Layer.parse(layer)].named_parameters():
+            assert torch.equal(value, copied[title])
