@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ _BETAS = (0.9, 0.98)
 _WEIGHT_DECAY = 0.01
 _MAX_GRADIENT_NORM = 1.0
 _LAST_RATE = 0.02
-_CHECKPOINT_STEPS = 100
+_CHECKPOINT_SECONDS = 60.0
 _NATIVE_BF16 = {"avx512_bf16", "amx_bf16"}
 
 
@@ -105,41 +105,73 @@ def distil(
         schedule: how long and how fast.
         progress: where to say how far it is.
         what: what the progress is called.
-        checkpoint: a file to keep the state in, from which the same call goes on; None to keep nothing. It is removed
-            at the end by who keeps the result.
+        checkpoint: a file to keep the state in, from which the same call goes on; None to keep nothing. It is written
+            every minute and on an interrupt, and removed at the end by who keeps the result.
         key: of all that decides the result; a checkpoint with another one is not used.
 
     Raises:
         SearchError: if a loss is not finite.
     """
-    device = next(iter(learning.values())).device
     optimizer = torch.optim.AdamW(
         learning.values(), lr=schedule.learning_rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY, foreach=True
     )
     begun, before = (0, 0.0) if checkpoint is None else _restore(checkpoint, key, learning, optimizer)
-    started = time.monotonic()
     batches = endless(examples.lengths(), schedule.tokens, schedule.seed, skip=begun * schedule.accumulate)
     history: list[dict[str, float]] = []
+    started = kept = time.monotonic()
+    done, is_between_steps = begun, True
+
+    def keep() -> None:
+        if checkpoint is not None:
+            facts = {"key": key, "step": str(done), "seconds": str(before + time.monotonic() - started)}
+            _keep(checkpoint, facts, learning, optimizer)
+
     with progress.stage(what, schedule.steps) as report:
-        for step in range(begun, schedule.steps):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            found: dict[str, float] = {}
-            for part in range(schedule.accumulate):
-                batch = {name: value.to(device) for name, value in examples.with_labels(next(batches)).items()}
-                for name, value in _learn(pair, batch, draw(step * schedule.accumulate + part), schedule).items():
-                    found[name] = found.get(name, 0.0) + value / schedule.accumulate
-            if not all(map(math.isfinite, found.values())):
-                raise SearchError(f"{what} diverged at step {step}: {found}; lower the learning rate.")
-            clip_grad_norm_(learning.values(), _MAX_GRADIENT_NORM)
-            optimizer.step()
-            optimizer.zero_grad()
-            history.append(found)
-            report(step + 1, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
-            if checkpoint is not None and (step + 1) % _CHECKPOINT_STEPS == 0 and step + 1 < schedule.steps:
-                facts = {"key": key, "step": str(step + 1), "seconds": str(before + time.monotonic() - started)}
-                _keep(checkpoint, facts, learning, optimizer)
+        try:
+            while done < schedule.steps:
+                found = _accumulate(pair, batches, draw, examples, schedule, done)
+                if not all(map(math.isfinite, found.values())):
+                    raise SearchError(f"{what} diverged at step {done}: {found}; lower the learning rate.")
+                is_between_steps = False
+                _step(optimizer, learning, schedule.rate(done))
+                done, is_between_steps = done + 1, True
+                history.append(found)
+                report(done, ", ".join(f"{name} {value:.3f}" for name, value in found.items()))
+                if time.monotonic() - kept >= _CHECKPOINT_SECONDS and done < schedule.steps:
+                    keep()
+                    kept = time.monotonic()
+        except KeyboardInterrupt:
+            # Gradients may be half there, but those are never kept; parameters are whole but within a step.
+            if is_between_steps and done > begun:
+                keep()
+            raise
     return Log(tuple(history), before + time.monotonic() - started)
+
+
+def _accumulate(
+    pair: Pair,
+    batches: Iterator[list[int]],
+    draw: Callable[[int], Standing],
+    examples: Examples,
+    schedule: Schedule,
+    step: int,
+) -> dict[str, float]:
+    """Adds the gradients of all batches of a step; returns the means of their losses."""
+    device = next(pair.student.parameters()).device
+    means: dict[str, float] = {}
+    for part in range(schedule.accumulate):
+        batch = {name: value.to(device) for name, value in examples.with_labels(next(batches)).items()}
+        for name, value in _learn(pair, batch, draw(step * schedule.accumulate + part), schedule).items():
+            means[name] = means.get(name, 0.0) + value / schedule.accumulate
+    return means
+
+
+def _step(optimizer: torch.optim.Optimizer, learning: Mapping[str, nn.Parameter], rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    clip_grad_norm_(learning.values(), _MAX_GRADIENT_NORM)
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def _learn(pair: Pair, batch: Inputs, standing: Standing, schedule: Schedule) -> dict[str, float]:

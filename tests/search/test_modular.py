@@ -101,13 +101,51 @@ def test_only_modular_layers_learn(family: str, make_model: MakeModel) -> None:
     assert not any("relative_attention_bias" in name for name in trained)
 
 
+@pytest.mark.parametrize("stop", [1, 5])
+def test_an_interrupt_keeps_what_was_trained(
+    stop: int, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it strikes: here in the middle of a batch, a minute before the next checkpoint."""
+    model, place = make_model("bert", layers=6), tmp_path / "checkpoint.safetensors"
+    whole, _ = train(model, SHORT)
+    learn, calls = distilling._learn, 0
+
+    def learn_and_stop(*arguments: object) -> dict[str, float]:
+        nonlocal calls
+        calls += 1
+        found = learn(*arguments)  # type: ignore[arg-type]
+        if calls > stop:
+            raise KeyboardInterrupt
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distilling, "_learn", learn_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(model, SHORT, checkpoint=place)
+    resumed, log = train(model, SHORT, checkpoint=place)
+    assert len(log.losses) == SHORT.schedule.steps - stop
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_an_interrupt_within_a_step_keeps_nothing_half_done(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distilling, "clip_grad_norm_", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(make_model("bert", layers=6), SHORT, checkpoint=tmp_path / "checkpoint.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("stop", [3, 7])
 def test_a_training_cut_off_goes_on_to_the_same_layers(
     stop: int, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_model("mbart", layers=6)
     whole, _ = train(model, SHORT)
-    monkeypatch.setattr(distilling, "_CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(distilling, "_CHECKPOINT_SECONDS", 0.0)
     keep, kept = distilling._keep, 0
 
     def keep_and_stop(*arguments: object) -> None:
@@ -129,7 +167,7 @@ def test_a_training_cut_off_goes_on_to_the_same_layers(
 def test_the_checkpoint_of_another_training_or_a_damaged_one_is_not_used(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(distilling, "_CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(distilling, "_CHECKPOINT_SECONDS", 0.0)
     model, place = make_model("bert", layers=6), tmp_path / "checkpoint.safetensors"
     train(model, SHORT, checkpoint=place, key="one")
     _, log = train(model, SHORT, checkpoint=place, key="other")
@@ -140,7 +178,7 @@ def test_the_checkpoint_of_another_training_or_a_damaged_one_is_not_used(
 
 
 def test_a_full_disk_is_said_clearly(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(distilling, "_CHECKPOINT_STEPS", 1)
+    monkeypatch.setattr(distilling, "_CHECKPOINT_SECONDS", 0.0)
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match="cannot write to"):
         train(make_model("bert", layers=6), SHORT, checkpoint=tmp_path / "file" / "checkpoint.safetensors")

@@ -222,6 +222,9 @@ def test_modular_layers_stand_like_originals_of_the_same_parameters(
     compressed = build(model, modular, materials={"assembly": trained})
     same = build(model, keep((2,), (0, 3)), materials={})
     assert torch.equal(logits(compressed, inputs_of(model)), logits(same, inputs_of(model)))
+    for beams, use_cache in ((1, True), (1, False), (2, True)):
+        text = written(same, inputs_of(model), beams=beams, use_cache=False)
+        assert written(compressed, inputs_of(model), beams=beams, use_cache=use_cache) == text
     assert compressed.config.to_dict() == same.config.to_dict()
     assert modular.is_plain and not modular.is_identity
 
