@@ -1,11 +1,13 @@
 """The commands for modular layers: train them once, assemble any size."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from . import cli_options as given
+from .errors import SettingError
 
 _LOSSES = "task=1,logits=1,hidden=1,attention=0.1"
 
@@ -98,6 +100,7 @@ def assemble(
     text_column: given.TextColumn = "",
     text2_column: given.Text2Column = "text2",
     label_column: given.LabelColumn = "",
+    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
 ) -> None:
     """Assemble one size of a prepared model, export it, and measure it beside the original."""
     from .api import assemble as assemble_model
@@ -105,6 +108,8 @@ def assemble(
     from .search.progress import Terminal
     from .search.tasks import Task
 
+    if form not in ("table", "json"):
+        raise SettingError.unknown("format", form, ("table", "json"))
     columns = (text_column, text2_column, label_column)
     found = given.interruptible()(assemble_model)(
         model,
@@ -120,5 +125,4 @@ def assemble(
         seed=seed,
         progress=Terminal(),
     )
-    for line in found.lines():
-        typer.echo(line)
+    typer.echo(json.dumps(found.to_json(), indent=1) if form == "json" else "\n".join(found.lines()))

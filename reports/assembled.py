@@ -12,6 +12,7 @@ from ..search.opening import open_workbench
 from ..search.progress import Progress, Silent
 from ..search.settings import Settings
 from ..search.slot_latency import slot_seconds
+from ..search.trial import Final
 from ..search.workbench import LocalWorkbench
 from ..spaces.assembling import STRATEGIES, StackCosts, assemble, layer_ratio
 from ..spaces.plan import Plan, Slot, Stack
@@ -36,6 +37,30 @@ class Assembled:
     parameters: int
     original_parameters: int
     exported: Exported
+
+    def to_json(self) -> dict[str, object]:
+        """Plain data, SI units said in the names; all samples are in the exported folder."""
+        final, baseline = self.exported.final, self.exported.baseline
+
+        def costs(one: Final, parameters: int) -> dict[str, object]:
+            measures = one.measures
+            return {
+                "quality": measures.quality,
+                "parameters": parameters,
+                "stored_bytes": one.profile.stored_bytes,
+                "latency_seconds": measures.latency_seconds,
+                "memory_bytes": measures.memory_bytes,
+            }
+
+        return {
+            "tilings": {name: list(sizes) for name, sizes in self.tilings.items()},
+            "layer_ratio": self.layer_ratio,
+            "metric": final.quality.metric,
+            "assembled": costs(final, self.parameters),
+            "original": costs(baseline, self.original_parameters),
+            "exported": str(self.exported.folder),
+            "verdict": self.exported.verdict,
+        }
 
     def lines(self) -> tuple[str, ...]:
         """What was assembled and what it is worth, for a person."""

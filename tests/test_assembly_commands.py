@@ -92,6 +92,21 @@ def test_an_assembly_is_a_plain_model_with_its_numbers(
     assert numbers["exported"]["profile"]["stored_bytes"] < numbers["baseline"]["profile"]["stored_bytes"]
 
 
+def test_an_assembly_tells_programs_its_numbers(
+    command: Command, prepared: Path, model_folder: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    asked = ["assemble", model_folder, "--data", data_folder, "--prepared", prepared, "--out", tmp_path / "small"]
+    code, said, complaint = command(*asked, "--ratio", 2, "--tokens", 16, "--threads", 1, "--format", "json")
+    assert code == 0, complaint
+    found = json.loads(said)
+    assert (found["tilings"], found["layer_ratio"]) == ({"encoder": [3]}, 3.0)
+    layer = sum(value.numel() for value in Prepared.load(prepared).layers["encoder.m3.0"].values())
+    assert found["original"]["parameters"] - found["assembled"]["parameters"] == 2 * layer
+    assert found["original"]["parameters"] == sum(p.numel() for p in load_original(str(model_folder)).parameters())
+    assert found["assembled"]["latency_seconds"] > 0 and found["assembled"]["memory_bytes"] > 0
+    assert found["assembled"]["stored_bytes"] < found["original"]["stored_bytes"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
@@ -101,6 +116,7 @@ def test_an_assembly_is_a_plain_model_with_its_numbers(
         (["--tiling", "encoder=3", "--ratio", 2], "exactly one of a ratio and a tiling"),
         ([], "exactly one of a ratio and a tiling"),
         (["--ratio", 3, "--strategy", "tiny"], "unknown strategy 'tiny'"),
+        (["--ratio", 3, "--format", "xml"], "unknown format 'xml'"),
     ],
     ids=str,
 )
