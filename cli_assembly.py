@@ -63,11 +63,11 @@ def prepare(
         device=device,
         progress=Terminal(),
     )
-    harm = sorted(found.facts["harm"].items(), key=lambda entry: entry[1])
     typer.echo(f"{len(found.layers)} modular layers in {out}, trained in {found.facts['seconds'] / 60:.1f} minutes.")
-    typer.echo("What each alone does to the answers (divergence from the original's, least first):")
-    for name, value in harm:
-        typer.echo(f"  {name}  {value:.4f}")
+    typer.echo("What merging one block does to the answers (divergence from the original's, least first):")
+    for block, by_tiling in found.facts["harm"].items():
+        for tiling, value in sorted(by_tiling.items(), key=lambda entry: entry[1]):
+            typer.echo(f"  {block}  {tiling:<12} {value:.4f}")
 
 
 def assemble(

@@ -13,8 +13,9 @@ starts and other curricula. Everything is kept in the folder: cut off, the same 
 import argparse
 import copy
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +33,13 @@ from paring.search.prepared import Prepared, identity_of, train_modular_layers
 from paring.search.progress import Terminal
 from paring.search.settings import Settings
 from paring.search.tasks import Task, load
-from paring.spaces.assembling import StackCosts, assemble, layer_ratio
+from paring.spaces.assembling import StackCosts, assemble
 from paring.spaces.build import build, copy_sharing_parameters
 from paring.spaces.plan import Layer, Plan, Slot, Stack
 from paring.spaces.tilings import layers_of, written
 
-RATIOS = (1.2, 1.5, 2.0, 3.0, 6.0)
+TILINGS = {1.2: (1, 1, 1, 1, 2), 1.5: (1, 1, 2, 2), 2.0: (2, 2, 2), 3.0: (3, 3), 6.0: (6,)}
+RATIOS = tuple(TILINGS)
 THESEUS = Modular(
     granularities=(2,),
     start="lowest",
@@ -102,21 +104,31 @@ class Contest:
             progress=self.progress,
         )
 
-    def assembled(self, prepared: Prepared, standing: Standing) -> float:
+    def judged(self, name: str, prepared: Prepared, standing: Standing) -> float:
         """Quality of an assembly."""
-        plan = Plan(tuple(Stack(name, tuple(map(Slot, layers))) for name, layers in standing.items()))
-        model = build(self.bench.model, plan, materials={"assembly": prepared.layers})
-        return self.quality(model)
+        plan = Plan(tuple(Stack(stack, tuple(map(Slot, layers))) for stack, layers in standing.items()))
 
-    def tiling(self, prepared: Prepared, ratio: float) -> dict[str, tuple[int, ...]]:
+        def find() -> dict[str, Any]:
+            model = build(self.bench.model, plan, materials={"assembly": prepared.layers})
+            return {"quality": self.quality(model), "plan": str(plan)}
+
+        return float(self.once(name, find)["quality"])
+
+    def alike(self, ratio: float) -> dict[str, tuple[Layer, ...]]:
+        """A tiling of this ratio, the same for every block of every stack: by hand, so that all ways stand alike."""
+        return {stack.name: layers_of(TILINGS[ratio] * (stack.n_layers // 6)) for stack in self.bench.anatomy.stacks}
+
+    def chosen(self, prepared: Prepared, ratio: float) -> dict[str, tuple[int, ...]]:
         """What size-first chooses where every layer counts alike."""
-        stacks = [
-            StackCosts(stack.name, stack.n_layers, stack.granularities, 1.0, prepared.harm(stack.name))
-            for stack in self.bench.anatomy.stacks
-        ]
-        return assemble(stacks, ratio)
+        return assemble(
+            [
+                StackCosts(stack.name, stack.n_layers, stack.granularities, 1.0, prepared.harm(stack.name))
+                for stack in self.bench.anatomy.stacks
+            ],
+            ratio,
+        )
 
-    def dropped(self, standing: Standing) -> float:
+    def dropped(self, standing: Standing) -> dict[str, Any]:
         """Quality of the original with as many layers of each stack left, in the greedy order."""
         plan = self.bench.anatomy.identity()
         for name, layers in standing.items():
@@ -126,9 +138,9 @@ class Contest:
                 order = self.bench.removal_order(self.bench.anatomy.identity(), name, gone).order[:gone]
                 slots = tuple(Slot(None) if place in order else slot for place, slot in enumerate(stack.slots))
                 plan = plan.with_stack(replace(stack, slots=slots))
-        return self.quality(self.bench.build(plan))
+        return {"quality": self.quality(self.bench.build(plan)), "plan": str(plan)}
 
-    def student(self, standing: Standing, starts: Mapping[str, int], schedule: Schedule, name: str) -> dict[str, Any]:
+    def student(self, standing: Standing, schedule: Schedule, seed: int, ratio: float) -> dict[str, Any]:
         """Quality of a model of this depth, all of it trained, and how long that took."""
         device = self.bench.device.torch_device
         teacher = copy_sharing_parameters(self.bench.model).to(device)
@@ -139,9 +151,8 @@ class Contest:
         for stack in self.bench.anatomy.stacks:
             originals = student.get_submodule(stack.path)
             assert isinstance(originals, nn.ModuleList)
-            layers[stack.name] = {
-                layer: originals[starts.get(f"{stack.name}.{layer}", layer.index)] for layer in standing[stack.name]
-            }
+            # From the last layer of every group.
+            layers[stack.name] = {layer: originals[layer.originals[-1]] for layer in standing[stack.name]}
         pair = Pair(teacher, student, self.bench.anatomy, layers, Losses())
         pair.stand(standing)
         log = distil(
@@ -151,47 +162,60 @@ class Contest:
             self.train,
             schedule,
             self.progress,
-            what=name,
-            checkpoint=self.folder / f"{name.replace(' ', '-')}.safetensors",
-            key=name,
+            what=f"a student {ratio:g} times as small",
+            checkpoint=self.folder / f"seed{seed}" / f"student{ratio:g}.safetensors",
+            key=f"{schedule} {standing}",
         )
         return {"quality": self.quality(student.cpu().requires_grad_(False)), "seconds": log.seconds}
 
 
-def compare(contest: Contest, schedule: Schedule, student_rate: float, seed: int) -> list[dict[str, Any]]:
+def compare(
+    contest: Contest, schedule: Schedule, student_rate: float, seed: int, student_ratios: Sequence[float]
+) -> list[dict[str, Any]]:
     """One row per ratio, all ways beside each other."""
     schedule = replace(schedule, seed=seed)
     original = contest.once("original", lambda: {"quality": contest.quality(contest.bench.model)})["quality"]
-    ours = contest.modular(Modular(schedule=schedule), f"seed{seed}/modular")
+    students = {
+        ratio: contest.once(
+            f"seed{seed}/student{ratio:g}",
+            partial(contest.student, contest.alike(ratio), replace(schedule, learning_rate=student_rate), seed, ratio),
+        )
+        for ratio in student_ratios
+    }
     theirs = contest.modular(replace(THESEUS, schedule=schedule), f"seed{seed}/theseus")
-    pairs = {stack.name: layers_of((2,) * (stack.n_layers // 2)) for stack in contest.bench.anatomy.stacks}
-    theseus = contest.once(f"seed{seed}/theseus-judged", lambda: {"quality": contest.assembled(theirs, pairs)})
+    ours = contest.modular(Modular(schedule=schedule), f"seed{seed}/modular")
     rows = []
     for ratio in RATIOS:
-        tiling = contest.tiling(ours, ratio)
-        standing = {name: layers_of(sizes) for name, sizes in tiling.items()}
-        place = f"seed{seed}/ratio{ratio:g}"
-        row = {
-            "ratio": layer_ratio(tiling),
-            "seed": seed,
-            "tiling": " ".join(f"{name}={written(sizes)}" for name, sizes in tiling.items()),
-            "original": original,
-            "modular": contest.once(f"{place}-modular", lambda s=standing: {"quality": contest.assembled(ours, s)})[
-                "quality"
-            ],
-            "dropped": contest.once(f"{place}-dropped", lambda s=standing: {"quality": contest.dropped(s)})["quality"],
-            "modular_seconds": ours.facts["seconds"],
+        alike, place = contest.alike(ratio), f"seed{seed}/{{}}{ratio:g}"
+        chosen = {name: layers_of(sizes) for name, sizes in contest.chosen(ours, ratio).items()}
+        found = {
+            "modular, all stacks alike": contest.judged(place.format("alike"), ours, alike),
+            "modular, size-first": contest.judged(place.format("chosen"), ours, chosen),
+            "dropped": contest.once(place.format("dropped"), partial(contest.dropped, alike))["quality"],
+            **({"theseus": contest.judged(place.format("theseus"), theirs, alike)} if ratio == 2 else {}),
+            **({"student": students[ratio]["quality"]} if ratio in students else {}),
         }
-        row["kept"] = row["modular"] / original
-        student = contest.once(
-            f"{place}-student",
-            lambda s=standing, p=place: contest.student(
-                s, ours.facts["starts"], replace(schedule, learning_rate=student_rate), f"{p} student"
-            ),
+        rows.append(
+            {
+                "seed": seed,
+                "ratio": ratio,
+                **found,
+                "alike": " ".join(f"{name}={brief(layers)}" for name, layers in alike.items()),
+                "size-first": " ".join(f"{name}={brief(layers)}" for name, layers in chosen.items()),
+                "kept, alike": found["modular, all stacks alike"] / original,
+                "kept, size-first": found["modular, size-first"] / original,
+                "original": original,
+                "modular seconds": ours.facts["seconds"],
+                "theseus seconds": theirs.facts["seconds"],
+                **({"student seconds": students[ratio]["seconds"]} if ratio in students else {}),
+            }
         )
-        row |= {"theseus": theseus["quality"]} if ratio == 2 else {}
-        rows.append({**row, "student": student["quality"], "student_seconds": student["seconds"]})
     return rows
+
+
+def brief(layers: Sequence[Layer]) -> str:
+    """The sizes of pieces."""
+    return written([layer.granularity for layer in layers])
 
 
 def ablate(contest: Contest, schedule: Schedule) -> list[dict[str, Any]]:
@@ -201,13 +225,8 @@ def ablate(contest: Contest, schedule: Schedule) -> list[dict[str, Any]]:
         folder = f"ablation/{name.replace(' ', '-').replace(':', '')}"
         prepared = contest.modular(replace(Modular(schedule=schedule), **changes), folder)
         row: dict[str, Any] = {"way": name, "steps": schedule.steps}
-        for sizes in ((1, 1, 2, 2), (2, 2, 2), (3, 3), (6,)):
-            standing = {
-                stack.name: layers_of(sizes * (stack.n_layers // sum(sizes))) for stack in contest.bench.anatomy.stacks
-            }
-            row[written(sizes)] = contest.once(
-                f"{folder}/{written(sizes)}", lambda p=prepared, s=standing: {"quality": contest.assembled(p, s)}
-            )["quality"]
+        for ratio in (1.5, 2.0, 3.0, 6.0):
+            row[f"{ratio:g}x"] = contest.judged(f"{folder}/alike{ratio:g}", prepared, contest.alike(ratio))
         rows.append(row)
     return rows
 
@@ -223,6 +242,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Schedule().learning_rate)
     parser.add_argument("--student-rate", type=float)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--student-ratios", type=float, nargs="*", default=list(RATIOS))
     parser.add_argument("--ablate", type=int, default=0, metavar="STEPS")
     given = parser.parse_args()
     schedule = Schedule(steps=given.steps, learning_rate=given.rate)
@@ -235,7 +255,11 @@ def main() -> None:
         workload=Workload.on_all_cores(tokens=32),
     )
     contest = Contest(settings, given.out)
-    rows = [row for seed in given.seeds for row in compare(contest, schedule, given.student_rate or given.rate, seed)]
+    rows = [
+        row
+        for seed in given.seeds
+        for row in compare(contest, schedule, given.student_rate or given.rate, seed, given.student_ratios)
+    ]
     facts: dict[str, Any] = {"metric": contest.bench.metric, "steps": given.steps, "rate": given.rate}
     facts["student_rate"] = given.student_rate or given.rate
     if given.ablate:

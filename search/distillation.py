@@ -6,9 +6,9 @@ logits. How each is computed and weighted is ours; `benchmarks/modular_layers.py
 [Zhou2023]: Zhou, Le Bras, Choi, "Modular Transformers", Findings of ACL 2023, arXiv 2306.02379.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ IGNORED_LABEL = -100
 _ATTENTIONS = ("query", "cross_query")
 
 Standing = Mapping[str, Sequence[Layer]]
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,12 +190,12 @@ class Pair:
         return min(errors, key=lambda layer: (errors[layer], layer))
 
     @torch.no_grad()
-    def divergences(self, batch: Inputs, assemblies: Mapping[str, Standing]) -> dict[str, float]:
+    def divergences(self, batch: Inputs, assemblies: Mapping[Name, Standing]) -> dict[Name, float]:
         """Name of an assembly -> how far its answers are from the original's.
 
         Args:
             batch: inputs and `labels`.
-            assemblies: name -> what stands.
+            assemblies: any name -> what stands.
         """
         self.show(batch)
         found = {}

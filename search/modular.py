@@ -24,7 +24,7 @@ from ..spaces.anatomy import Anatomy
 from ..spaces.build import copy_sharing_parameters, settle_layers
 from ..spaces.families import StackAnatomy
 from ..spaces.plan import Layer
-from ..spaces.tilings import GRANULARITIES, draw, draw_uniform, fitting, layers_of
+from ..spaces.tilings import GRANULARITIES, Tiling, block_length, draw, draw_uniform, fitting, layers_of, tilings
 from .distillation import Losses, Pair, Standing
 from .distilling import Schedule
 from .progress import Progress
@@ -43,7 +43,8 @@ class Curriculum:
         ramp: share of the steps over which it rises linearly.
         unlocked: share of the steps after which the coarsest granularity is drawn, too; finer ones come earlier, at
             equal distances, the finest at once.
-        uniform: share of draws in which a stack gets pieces of one size; in the others all sizes mix.
+        uniform: share of draws in which a stack gets pieces of one size; in the others all sizes mix, and originals
+            stay with a probability that is drawn each time.
     """
 
     first: float = 0.5
@@ -68,8 +69,10 @@ class Curriculum:
 
     def draw(self, n_layers: int, fit: tuple[int, ...], progress: float, random: Random) -> tuple[Layer, ...]:
         """What stands in a stack at one step."""
-        kind = draw_uniform if random.random() < self.uniform else draw
-        return layers_of(kind(n_layers, self.granularities(fit, progress), self.probability(progress), random))
+        sizes, probability = self.granularities(fit, progress), self.probability(progress)
+        if random.random() < self.uniform:
+            return layers_of(draw_uniform(n_layers, sizes, probability, random))
+        return layers_of(draw(n_layers, sizes, probability * random.random(), random))
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,18 +139,20 @@ def modular_layers(stack: StackAnatomy) -> tuple[Layer, ...]:
     return tuple(Layer(index, size) for size in stack.granularities for index in range(stack.n_layers // size))
 
 
-def alone_in(anatomy: Anatomy, stack: str, group: Layer, layer: Layer) -> Standing:
-    """What stands where one layer takes the place of a group, and all else is original.
-
-    Args:
-        anatomy: of the original.
-        stack: where the group is.
-        group: the modular layer whose originals go.
-        layer: what comes in their place.
-    """
-    standing = {one.name: tuple(map(Layer, range(one.n_layers))) for one in anatomy.stacks}
-    before, after = standing[stack][: group.originals.start], standing[stack][group.originals.stop :]
-    return {**standing, stack: (*before, layer, *after)}
+def one_block_merged(anatomy: Anatomy) -> dict[str, dict[Tiling, Standing]]:
+    """Stack and block, such as "encoder.0" -> tiling of that block -> what stands while all else is original."""
+    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
+    found: dict[str, dict[Tiling, Standing]] = {}
+    for stack in anatomy.stacks:
+        length = block_length(stack.granularities) if stack.granularities else stack.n_layers
+        for start in range(0, stack.n_layers, length):
+            rest = stack.n_layers - start - length
+            merged = [tiling for tiling in tilings(length, stack.granularities) if len(tiling) < length]
+            found[f"{stack.name}.{start // length}"] = {
+                tiling: {**originals, stack.name: layers_of((*(1,) * start, *tiling, *(1,) * rest))}
+                for tiling in merged
+            }
+    return found
 
 
 def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, device: torch.device) -> Pair:
@@ -203,11 +208,13 @@ def start_from_nearest(pair: Pair, anatomy: Anatomy, batch: Mapping[str, Tensor]
         "encoder.m2.1" -> index of the original chosen.
     """
     chosen: dict[str, int] = {}
+    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
     modular = [(stack, layer) for stack, layers in pair.layers.items() for layer in layers if layer.granularity > 1]
     pair.show(batch)
     with progress.stage("choosing where modular layers start", len(modular)) as report:
         for done, (stack, layer) in enumerate(modular):
-            alone = {Layer(index): alone_in(anatomy, stack, layer, Layer(index)) for index in layer.originals}
+            before, after = originals[stack][: layer.originals.start], originals[stack][layer.originals.stop :]
+            alone = {Layer(index): {**originals, stack: (*before, Layer(index), *after)} for index in layer.originals}
             nearest = pair.nearest(batch, stack, alone, until=Layer(layer.originals[-1]))
             copied = pair.layers[stack][nearest]
             settle_layers([copied], first=None)

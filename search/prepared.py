@@ -18,14 +18,14 @@ from ..errors import ModelError, SettingError
 from ..spaces import artefact
 from ..spaces.anatomy import Anatomy
 from ..spaces.build import settle_layers
-from ..spaces.plan import Layer
+from ..spaces.tilings import Tiling, written
 from ..spaces.workbench import Inputs, Material
 from .batching import endless
 from .cache import flatten, replace_file, replace_tensors, unflatten, writing
 from .data import Examples, Tables
 from .distillation import Pair
 from .distilling import distil, half_precision
-from .modular import Modular, alone_in, learning_of, make_pair, modular_layers, start_from_nearest
+from .modular import Modular, learning_of, make_pair, modular_layers, one_block_merged, start_from_nearest
 from .progress import Progress
 from .tasks import Task
 
@@ -59,10 +59,14 @@ class Prepared:
         """How they were trained."""
         return Modular.from_json(self.facts["settings"])
 
-    def harm(self, stack: str) -> dict[Layer, float]:
-        """Modular layer of a stack -> divergence of the answers from the original's when it alone stands in."""
-        named = {tuple(name.split(".", 1)): value for name, value in self.facts["harm"].items()}
-        return {Layer.parse(layer): float(value) for (where, layer), value in named.items() if where == stack}
+    def harm(self, stack: str) -> dict[int, dict[Tiling, float]]:
+        """Block of a stack -> tiling of it -> divergence of the answers from the original's, all else original."""
+        return {
+            int(block): {tuple(map(int, tiling.split(","))): value for tiling, value in by_tiling.items()}
+            for name, by_tiling in self.facts["harm"].items()
+            for where, block in [name.split(".")]
+            if where == stack
+        }
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -75,7 +79,8 @@ class Prepared:
             facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf8"))
             layers = unflatten(load_file(folder / WEIGHTS_FILE))
             found = cls(layers, facts)
-            if not found.key or set(facts["harm"]) != set(layers):
+            stacks = [{name.partition(".")[0] for name in names} for names in (layers, facts["harm"])]
+            if not found.key or not stacks[0] <= stacks[1]:
                 raise ValueError("the facts are of other layers")
         except (OSError, ValueError, KeyError, TypeError, SafetensorError, SettingError) as error:
             unfinished = (folder / CHECKPOINT_FILE).exists()
@@ -231,26 +236,23 @@ def _starts(
 
 def _harm(
     pair: Pair, anatomy: Anatomy, examples: Examples, settings: Modular, progress: Progress, device: torch.device
-) -> dict[str, float]:
-    """Modular layer -> divergence of the answers from the original's when it alone stands in."""
+) -> dict[str, dict[str, float]]:
+    """Stack and block -> tiling, as it is written -> divergence of the answers from the original's."""
     tokens = settings.schedule.tokens
     batches = endless(examples.lengths(), tokens, settings.schedule.seed)
     count = max(1, _HARM_TOKENS // tokens)
-    alone = {
-        f"{stack.name}.{layer}": alone_in(anatomy, stack.name, layer, layer)
-        for stack in anatomy.stacks
-        for layer in modular_layers(stack)
-    }
-    harm = dict.fromkeys(alone, 0.0)
+    merged = one_block_merged(anatomy)
+    harm = {block: {written(tiling): 0.0 for tiling in assemblies} for block, assemblies in merged.items()}
     with (
-        progress.stage("measuring what each modular layer costs", count) as report,
+        progress.stage("measuring what merging costs", count * len(merged)) as report,
         half_precision(device, settings.schedule.precision),
     ):
         for done in range(count):
             batch = _on(device, examples.with_labels(next(batches)))
-            for name, value in pair.divergences(batch, alone).items():
-                harm[name] += value / count
-            report(done + 1, "")
+            for block, (name, assemblies) in enumerate(merged.items()):
+                for tiling, value in pair.divergences(batch, assemblies).items():
+                    harm[name][written(tiling)] += value / count
+                report(done * len(merged) + block + 1, name)
     return harm
 
 

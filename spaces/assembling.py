@@ -2,7 +2,8 @@
 
 [Zhou2023] names two rules, one for size and one for speed, and does not publish them, so these are ours. Both take as
 given what one slot of each stack costs (in parameters for size-first, in measured seconds for speed-first) and find,
-exactly, the tiling that does the least harm among all whose layers cost at most 1 / ratio of the original's. Where
+exactly, the tiling that does the least harm, summed over blocks, among all whose layers cost at most 1 / ratio of the
+original's. Where
 slots of one stack cost more, as those of a decoder do in generation, merging there pays more, and so it happens there
 first. The ratio is counted on layers: embeddings and heads are not in it.
 
@@ -14,8 +15,7 @@ from dataclasses import dataclass, field
 from itertools import product
 
 from ..errors import SettingError
-from .plan import Layer
-from .tilings import Tiling, pieces_at
+from .tilings import Tiling, block_length, tilings
 
 STRATEGIES = ("size", "speed")
 
@@ -29,25 +29,35 @@ class StackCosts:
         n_layers: of the original.
         granularities: sizes of the modular layers there are, above 1.
         slot_cost: of one standing layer, original or modular, above 0; in any unit, the same for all stacks.
-        harm: modular layer -> what it costs in quality to put it in the place of its originals; those that are not
-            named, where nothing was measured, count g (g - 1) / 2, the number of borders lost over all their subgroups.
+        harm: block (see `tilings.block_length`), counted from the input side -> tiling of it -> what that costs in
+            quality while all other blocks are original. Where nothing was measured, a piece of g layers counts
+            g (g - 1) / 2: the pairs of layers that it makes one.
     """
 
     name: str
     n_layers: int
     granularities: tuple[int, ...]
     slot_cost: float
-    harm: Mapping[Layer, float] = field(default_factory=dict)
+    harm: Mapping[int, Mapping[Tiling, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.slot_cost > 0:
             raise SettingError(f"the cost of a slot of {self.name} must be above 0, got {self.slot_cost}.")
 
-    def harm_of(self, layer: Layer) -> float:
-        """Of one piece; an original does none."""
-        if layer.granularity == 1:
-            return 0.0
-        return self.harm.get(layer, layer.granularity * (layer.granularity - 1) / 2)
+    @property
+    def blocks(self) -> int:
+        """How many there are; one, where nothing can be merged."""
+        return self.n_layers // block_length(self.granularities) if self.granularities else 1
+
+    @property
+    def choices(self) -> tuple[Tiling, ...]:
+        """The tilings of a block."""
+        return tilings(self.n_layers // self.blocks, self.granularities)
+
+    def harm_of(self, block: int, tiling: Tiling) -> float:
+        """Of one tiling of one block; leaving it as it is does none."""
+        formula = sum(size * (size - 1) / 2 for size in tiling)
+        return self.harm.get(block, {}).get(tiling, formula) if formula else 0.0
 
 
 def assemble(stacks: Sequence[StackCosts], ratio: float) -> dict[str, Tiling]:
@@ -93,17 +103,18 @@ def layer_ratio(tilings: Mapping[str, Sequence[int]]) -> float:
 def _best_by_slots(stack: StackCosts) -> dict[int, tuple[float, Tiling]]:
     """Number of slots -> harm and tiling of the least harmful that has so many.
 
-    Every prefix of a best tiling is a best one of its layers and slots, so one pass over the positions finds them all.
+    The first blocks of a best tiling are a best one of their layers and slots, so one pass over the blocks finds all.
     """
-    reached: list[dict[int, tuple[float, Tiling]]] = [{} for _ in range(stack.n_layers + 1)]
-    reached[0] = {0: (0.0, ())}
-    for position in range(stack.n_layers):
-        for slots, (harm, tiling) in reached[position].items():
-            for size in pieces_at(position, stack.n_layers, stack.granularities):
-                longer = (harm + stack.harm_of(Layer(position // size, size)), (*tiling, size))
-                there = reached[position + size]
-                there[slots + 1] = min(there.get(slots + 1, longer), longer)
-    return reached[stack.n_layers]
+    reached: dict[int, tuple[float, Tiling]] = {0: (0.0, ())}
+    for block in range(stack.blocks):
+        longer: dict[int, tuple[float, Tiling]] = {}
+        for slots, (harm, tiling) in reached.items():
+            for choice in stack.choices:
+                found = (harm + stack.harm_of(block, choice), (*tiling, *choice))
+                there = slots + len(choice)
+                longer[there] = min(longer.get(there, found), found)
+        reached = longer
+    return reached
 
 
 def _fewest(stack: StackCosts) -> int:

@@ -70,7 +70,7 @@ def test_preparing_says_what_each_layer_costs(
     code, said, _ = command("prepare", model_folder, "--data", data_folder, "--out", prepared, *FAST)
     assert code == 0
     assert f"1 modular layers in {prepared}" in said
-    assert "encoder.m3.0" in said
+    assert "encoder.0  3 " in said
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from paring.search.modular import (
     learning_of,
     make_pair,
     modular_layers,
+    one_block_merged,
     start_from_nearest,
 )
 from paring.search.progress import Silent
@@ -332,6 +333,18 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     assert max(rates) == rates[9] == rates[10] == 1.0
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert 0.02 <= rates[-1] < 0.03
+
+
+def test_one_block_at_a_time_is_merged_in_every_way(make_model: MakeModel) -> None:
+    anatomy = anatomy_of(make_model("mbart", layers=4)).with_modular_layers((2,))
+    found = one_block_merged(anatomy)
+    whole = tuple(map(Layer, range(4)))
+    assert {block: list(assemblies.items()) for block, assemblies in found.items()} == {
+        "encoder.0": [((2,), {"encoder": (Layer(0, 2), Layer(2), Layer(3)), "decoder": whole})],
+        "encoder.1": [((2,), {"encoder": (Layer(0), Layer(1), Layer(1, 2)), "decoder": whole})],
+        "decoder.0": [((2,), {"encoder": whole, "decoder": (Layer(0, 2), Layer(2), Layer(3))})],
+        "decoder.1": [((2,), {"encoder": whole, "decoder": (Layer(0), Layer(1), Layer(1, 2))})],
+    }
 
 
 @pytest.mark.parametrize("family", ["bart", "t5", "t5-gated"])

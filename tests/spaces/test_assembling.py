@@ -7,14 +7,13 @@ import pytest
 
 from paring.errors import SettingError
 from paring.spaces.assembling import StackCosts, assemble, layer_ratio
-from paring.spaces.plan import Layer
-from paring.spaces.tilings import layers_of, tilings
+from paring.spaces.tilings import tilings
 
 EQUAL = (StackCosts("encoder", 6, (2, 3, 6), 1.0), StackCosts("decoder", 6, (2, 3, 6), 1.0))
 
 
 def harm_of(stacks: tuple[StackCosts, ...], found: dict[str, tuple[int, ...]]) -> float:
-    return sum(stack.harm_of(layer) for stack in stacks for layer in layers_of(found[stack.name]))
+    return sum(stack.harm_of(0, found[stack.name]) for stack in stacks)
 
 
 def cost_of(stacks: tuple[StackCosts, ...], found: dict[str, tuple[int, ...]]) -> float:
@@ -31,7 +30,7 @@ def test_no_other_tiling_within_the_target_does_less_harm(ratio: float, seed: in
             6,
             (2, 3, 6),
             random.uniform(0.5, 2),
-            {layer: random.random() * layer.granularity for t in tilings(6, (2, 3, 6)) for layer in layers_of(t)},
+            {0: {tiling: random.random() for tiling in tilings(6, (2, 3, 6))}},
         )
         for name in ("encoder", "decoder")
     )
@@ -66,8 +65,33 @@ def test_a_dear_decoder_is_merged_first() -> None:
 
 
 def test_measured_harm_decides_where_to_merge() -> None:
-    harm = {Layer(0, 2): 0.1, Layer(1, 2): 0.2, Layer(2, 2): 0.3, Layer(0, 3): 9, Layer(1, 3): 9, Layer(0, 6): 99}
+    harm = {0: {**dict.fromkeys(tilings(6, (2, 3, 6)), 9.0), (2, 1, 1, 1, 1): 0.1, (1, 1, 1, 1, 2): 0.2}}
     assert assemble((StackCosts("encoder", 6, (2, 3, 6), 1.0, harm),), 1.2) == {"encoder": (2, 1, 1, 1, 1)}
+
+
+def test_harm_adds_up_over_blocks() -> None:
+    """Two blocks of six, of which the second is merged at less harm: all of its pieces go before one of the first."""
+    harm = {
+        0: dict.fromkeys(tilings(6, (2, 3, 6)), 1.0),
+        1: {tiling: 0.1 * (6 - len(tiling)) for tiling in tilings(6, (2, 3, 6))},
+    }
+    stack = StackCosts("encoder", 12, (2, 3, 6), 1.0, harm)
+    assert assemble((stack,), 12 / 7) == {"encoder": (1, 1, 1, 1, 1, 1, 6)}
+
+
+@pytest.mark.parametrize("slots", range(2, 13))
+def test_blocks_are_merged_as_exhaustive_search_would(slots: int) -> None:
+    random = Random(slots)
+    harm = {block: {tiling: random.random() for tiling in tilings(6, (2, 3, 6))} for block in range(2)}
+    stack = StackCosts("encoder", 12, (2, 3, 6), 1.0, harm)
+    least = min(
+        stack.harm_of(0, one) + stack.harm_of(1, other)
+        for one, other in product(tilings(6, (2, 3, 6)), repeat=2)
+        if len(one) + len(other) <= slots
+    )
+    found = assemble((stack,), 12 / slots)["encoder"]
+    split = next(index for index in range(1, len(found)) if sum(found[:index]) == 6)
+    assert stack.harm_of(0, found[:split]) + stack.harm_of(1, found[split:]) == pytest.approx(least)
 
 
 def test_a_target_out_of_reach_is_refused_with_the_nearest() -> None:
