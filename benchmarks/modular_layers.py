@@ -45,7 +45,7 @@ THESEUS = Modular(
     start="lowest",
     losses=Losses(task=1.0, logits=0.0, hidden=0.0, attention=0.0),
     # Its linear curriculum, from 0.3 on, so steep that the second half of the steps replaces everything.
-    curriculum=Curriculum(first=0.3, last=1.0, ramp=0.5, unlocked=0.0, uniform=1.0),
+    curriculum=Curriculum(first=0.3, last=1.0, ramp=0.5, unlocked=0.0, uniform=1.0, draws=1),
 )
 ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "all": {},
@@ -57,6 +57,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "start: last of the group": {"start": "last"},
     "start: lowest of the stack": {"start": "lowest"},
     "no curriculum": {"curriculum": Curriculum(first=1.0, ramp=0.0, unlocked=0.0)},
+    "one draw a batch": {"curriculum": Curriculum(draws=1)},
     "only mixed tilings": {"curriculum": Curriculum(uniform=0.0)},
     "only uniform tilings": {"curriculum": Curriculum(uniform=1.0)},
 }
@@ -158,7 +159,7 @@ class Contest:
         log = distil(
             pair,
             dict(student.named_parameters()),
-            lambda _: standing,
+            lambda _: [standing],
             self.train,
             schedule,
             self.progress,

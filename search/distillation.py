@@ -102,6 +102,7 @@ class Pair:
         student: the assembly; what of it learns is up to who made its layers.
         teacher_sees: what the layers of the original gave out when it last ran.
         layers: stack -> layer -> module that may stand in the student.
+        compares: whether a loss compares student and original; else the original need not run.
     """
 
     def __init__(
@@ -115,6 +116,7 @@ class Pair:
         """Watches the layers of both, which must not share modules, and must run eager attention."""
         self._teacher, self.student, self._anatomy, self.layers = teacher, student, anatomy, layers
         self._losses = losses
+        self.compares = bool(losses.logits or losses.hidden or losses.attention)
         self.teacher_sees, self._student_sees = Taps(), Taps()
         self._teacher_logits = torch.empty(0)
         self._firsts: dict[str, nn.Module] = {}
@@ -138,13 +140,11 @@ class Pair:
         """Name of each loss of weight above 0 -> its value, a scalar, unweighted.
 
         Args:
-            batch: inputs and `labels`, on the device of the models.
+            batch: inputs and `labels`, on the device of the models; the one that was shown last.
             standing: stack -> the layers that stand, in order.
         """
         self.stand(standing)
         weights = self._losses
-        if weights.logits or weights.hidden or weights.attention:
-            self.show(batch)
         student = self.student(**batch)
         masks = _masks(self._anatomy, batch)
         found: dict[str, Tensor] = {}
@@ -156,7 +156,6 @@ class Pair:
             found["hidden"] = self._hidden_loss(standing, masks)
         if weights.attention:
             found["attention"] = self._attention_loss(standing, masks, student.logits)
-        self.teacher_sees.forget()
         self._student_sees.forget()
         return found
 
@@ -167,7 +166,7 @@ class Pair:
 
     @torch.no_grad()
     def show(self, batch: Inputs) -> None:
-        """Runs the original, so that layers can be compared with its own."""
+        """Runs the original on a batch that assemblies will be compared on."""
         self._teacher_logits = self._teacher(**batch).logits
 
     @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +86,7 @@ class Log:
 def distil(
     pair: Pair,
     learning: Mapping[str, nn.Parameter],
-    draw: Callable[[int], Standing],
+    draw: Callable[[int], Sequence[Standing]],
     examples: Examples,
     schedule: Schedule,
     progress: Progress,
@@ -100,7 +100,7 @@ def distil(
     Args:
         pair: original and assembly, on the device to train on.
         learning: name -> parameter; all others must not require gradients.
-        draw: number of a batch -> what stands in it; the same number always gives the same.
+        draw: number of a batch -> the assemblies that learn from it; the same number always gives the same.
         examples: of the train split.
         schedule: how long and how fast.
         progress: where to say how far it is.
@@ -151,7 +151,7 @@ def distil(
 def _accumulate(
     pair: Pair,
     batches: Iterator[list[int]],
-    draw: Callable[[int], Standing],
+    draw: Callable[[int], Sequence[Standing]],
     examples: Examples,
     schedule: Schedule,
     step: int,
@@ -174,15 +174,23 @@ def _step(optimizer: torch.optim.Optimizer, learning: Mapping[str, nn.Parameter]
     optimizer.zero_grad()
 
 
-def _learn(pair: Pair, batch: Inputs, standing: Standing, schedule: Schedule) -> dict[str, float]:
-    """Adds the gradients of one batch; returns its losses."""
-    with half_precision(batch["input_ids"].device, schedule.precision):
-        found = pair.losses(batch, standing)
-        total = pair.total(found) / schedule.accumulate
-    # Where nothing but originals stand, nothing learns.
-    if total.requires_grad:
-        total.backward()
-    return {name: float(value.detach()) for name, value in found.items()}
+def _learn(pair: Pair, batch: Inputs, draws: Sequence[Standing], schedule: Schedule) -> dict[str, float]:
+    """Adds the gradients of one batch; returns the means of its losses."""
+    means: dict[str, float] = {}
+    device = batch["input_ids"].device
+    if pair.compares:
+        with half_precision(device, schedule.precision):
+            pair.show(batch)
+    for standing in draws:
+        with half_precision(device, schedule.precision):
+            found = pair.losses(batch, standing)
+            total = pair.total(found) / (len(draws) * schedule.accumulate)
+        # Where nothing but originals stand, nothing learns.
+        if total.requires_grad:
+            total.backward()
+        for name, value in found.items():
+            means[name] = means.get(name, 0.0) + float(value.detach()) / len(draws)
+    return means
 
 
 def half_precision(device: torch.device, precision: str) -> AbstractContextManager[Any]:

@@ -45,16 +45,21 @@ class Curriculum:
             equal distances, the finest at once.
         uniform: share of draws in which a stack gets pieces of one size; in the others all sizes mix, and originals
             stay with a probability that is drawn each time.
+        draws: assemblies that learn from every batch. They share the original's pass, and sizes take turns, so with
+            as many draws as granularities each of them learns in every step.
     """
 
     first: float = 0.5
     last: float = 1.0
     ramp: float = 0.3
     unlocked: float = 0.2
-    uniform: float = 0.5
+    uniform: float = 0.75
+    draws: int = 3
 
     def __post_init__(self) -> None:
         shares = asdict(self)
+        if shares.pop("draws") < 1:
+            raise SettingError(f"every batch needs at least one draw, got {self.draws}.")
         if not all(0 <= value <= 1 for value in shares.values()):
             raise SettingError(f"the probabilities and shares of a curriculum are 0 to 1, got {shares}.")
 
@@ -67,11 +72,22 @@ class Curriculum:
         steps = max(1, len(fit) - 1)
         return tuple(size for rank, size in enumerate(fit) if progress >= self.unlocked * rank / steps)
 
-    def draw(self, n_layers: int, fit: tuple[int, ...], progress: float, random: Random) -> tuple[Layer, ...]:
-        """What stands in a stack at one step."""
+    def draw(
+        self, n_layers: int, fit: tuple[int, ...], progress: float, turn: int, random: Random
+    ) -> tuple[Layer, ...]:
+        """What stands in a stack in one draw.
+
+        Args:
+            n_layers: of the stack.
+            fit: its granularities.
+            progress: share of the batches that are done.
+            turn: which of the sizes it is, where pieces are of one size.
+            random: of the draw.
+        """
         sizes, probability = self.granularities(fit, progress), self.probability(progress)
         if random.random() < self.uniform:
-            return layers_of(draw_uniform(n_layers, sizes, probability, random))
+            one = (sizes[turn % len(sizes)],) if sizes else ()
+            return layers_of(draw_uniform(n_layers, one, probability, random))
         return layers_of(draw(n_layers, sizes, probability * random.random(), random))
 
 
@@ -102,8 +118,8 @@ class Modular:
         if self.start not in STARTS:
             raise SettingError.unknown("start", self.start, STARTS)
 
-    def standing(self, anatomy: Anatomy, batch: int, of: int) -> Standing:
-        """What stands in a batch; every batch number has its own random numbers, so that a resumed training agrees.
+    def standing(self, anatomy: Anatomy, batch: int, of: int) -> list[Standing]:
+        """What stands in each draw of a batch; batches have random numbers of their own, so a resumed training agrees.
 
         Args:
             anatomy: of the original, with modular layers.
@@ -111,10 +127,15 @@ class Modular:
             of: how many there will be.
         """
         random = Random(f"{self.schedule.seed} batch {batch}")
-        return {
-            stack.name: self.curriculum.draw(stack.n_layers, stack.granularities, batch / of, random)
-            for stack in anatomy.stacks
-        }
+        # Where the sizes begin differs from stack to stack, so that all pairs of sizes come.
+        first = [random.randrange(len(self.granularities)) for _ in anatomy.stacks]
+        return [
+            {
+                stack.name: self.curriculum.draw(stack.n_layers, stack.granularities, batch / of, turn + begin, random)
+                for stack, begin in zip(anatomy.stacks, first, strict=True)
+            }
+            for turn in range(self.curriculum.draws)
+        ]
 
     def guess(self, layer: Layer) -> int:
         """Index of the original a modular layer starts as, before anything is measured."""

@@ -51,6 +51,7 @@ def test_the_original_is_at_no_distance_from_itself(family: str, make_model: Cal
     pair, anatomy = pair_of(model)
     batch = batch_for(model)
     with torch.no_grad():
+        pair.show(batch)
         found = pair.losses(batch, {stack.name: layers_of((1,) * 6) for stack in anatomy.stacks})
         own = model(**batch).loss
     assert {name: float(found[name]) for name in ("logits", "hidden", "attention")} == dict.fromkeys(
@@ -66,7 +67,9 @@ def test_gradients_reach_the_modular_layers_that_stand_and_nothing_else(
 ) -> None:
     pair, anatomy = pair_of(make_model(family, layers=6))
     standing = {stack.name: layers_of(tiling) for stack in anatomy.stacks}
-    pair.total(pair.losses(batch_for(pair.student), standing)).backward()
+    batch = batch_for(pair.student)
+    pair.show(batch)
+    pair.total(pair.losses(batch, standing)).backward()
     reached = {
         f"{stack}.{layer}"
         for stack, layers in pair.layers.items()
@@ -87,11 +90,13 @@ def test_padding_changes_no_loss(family: str, make_model: Callable[..., PreTrain
     standing = {stack.name: layers_of((2, 1, 1, 2)) for stack in anatomy.stacks}
     filling = {"input_ids": model.config.pad_token_id, "attention_mask": 0, "labels": IGNORED_LABEL}
     with torch.no_grad():
+        pair.show(batch_for(model))
         tight = pair.losses(batch_for(model), standing)
         loose_batch = {
             name: value if value.dim() == 1 else torch.nn.functional.pad(value, (0, 3), value=filling[name])
             for name, value in batch_for(model).items()
         }
+        pair.show(loose_batch)
         loose = pair.losses(loose_batch, standing)
     for name, value in tight.items():
         assert float(loose[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-6), name
@@ -161,6 +166,7 @@ def test_attention_divergence_is_a_mean_over_heads_and_queries() -> None:
 def test_losses_of_weight_zero_are_not_computed(make_model: Callable[..., PreTrainedModel]) -> None:
     pair, _ = pair_of(make_model("bert", layers=6), Losses(task=0.0, logits=2.0, hidden=0.0, attention=0.0))
     with torch.no_grad():
+        pair.show(batch_for(pair.student))
         found = pair.losses(batch_for(pair.student), {"encoder": layers_of((2, 2, 2))})
     assert set(found) == {"logits"}
     assert float(pair.total(found)) == pytest.approx(2 * float(found["logits"]))

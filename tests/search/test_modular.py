@@ -185,17 +185,20 @@ def test_a_full_disk_is_said_clearly(make_model: MakeModel, monkeypatch: pytest.
         train(make_model("bert", layers=6), SHORT, checkpoint=tmp_path / "file" / "checkpoint.safetensors")
 
 
-def test_accumulated_batches_give_the_gradient_of_their_mean(
+def test_a_step_takes_the_gradient_of_the_mean_over_batches_and_draws(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One step over two batches, against gradients computed by hand."""
+    """One step over two batches of two draws each, against gradients computed by hand."""
     model = make_model("bert", layers=6)
     settings = replace(SHORT, start="first", schedule=replace(SHORT.schedule, steps=1, accumulate=2))
     anatomy, examples = anatomy_for(model), examples_for(model)
-    standing = {"encoder": layers_of((2, 2, 2))}
+    draws = [{"encoder": layers_of((2, 2, 2))}, {"encoder": layers_of((1, 1, 2, 2))}]
     by_hand = make_pair(model, anatomy, settings, CPU)
     for rows in islice(endless(examples.lengths(), 64, 0), 2):
-        (by_hand.total(by_hand.losses(examples.with_labels(rows), standing)) / 2).backward()
+        batch = examples.with_labels(rows)
+        by_hand.show(batch)
+        for standing in draws:
+            (by_hand.total(by_hand.losses(batch, standing)) / 4).backward()
     expected = {name: p.grad for name, p in learning_of(by_hand).items() if p.grad is not None}
     pair = make_pair(model, anatomy, settings, CPU)
     learning, seen = learning_of(pair), {}
@@ -204,7 +207,7 @@ def test_accumulated_batches_give_the_gradient_of_their_mean(
         seen.update({name: p.grad.clone() for name, p in learning.items() if p.grad is not None})
 
     monkeypatch.setattr(distilling, "clip_grad_norm_", look)
-    distil(pair, learning, lambda _: standing, examples, settings.schedule, Silent(), what="training")
+    distil(pair, learning, lambda _: draws, examples, settings.schedule, Silent(), what="training")
     assert seen.keys() == expected.keys()
     for name, gradient in expected.items():
         torch.testing.assert_close(seen[name], gradient)
@@ -296,8 +299,20 @@ def test_every_batch_has_random_numbers_of_its_own(make_model: MakeModel) -> Non
     anatomy = anatomy_for(make_model("mbart", layers=6))
     drawn = [SHORT.standing(anatomy, batch, 50) for batch in range(50)]
     assert drawn == [SHORT.standing(anatomy, batch, 50) for batch in range(50)]
-    assert len({str(standing) for standing in drawn}) > 20
-    assert any(standing["encoder"] != standing["decoder"] for standing in drawn)
+    assert len({str(draws) for draws in drawn}) > 40
+    assert any(standing["encoder"] != standing["decoder"] for draws in drawn for standing in draws)
+
+
+def test_sizes_take_turns_so_that_each_learns_from_every_batch(make_model: MakeModel) -> None:
+    anatomy = anatomy_for(make_model("mbart", layers=6))
+    settings = Modular(curriculum=Curriculum(first=1.0, unlocked=0.0, uniform=1.0, draws=3))
+    pairs = set()
+    for batch in range(30):
+        draws = settings.standing(anatomy, batch, 30)
+        for stack in ("encoder", "decoder"):
+            assert sorted(len(standing[stack]) for standing in draws) == [1, 2, 3]
+        pairs |= {(len(standing["encoder"]), len(standing["decoder"])) for standing in draws}
+    assert len(pairs) == 9
 
 
 @pytest.mark.parametrize(
@@ -312,6 +327,7 @@ def test_every_batch_has_random_numbers_of_its_own(make_model: MakeModel) -> Non
         lambda: Schedule(precision="float8"),  # type: ignore[arg-type]
         lambda: Curriculum(first=1.5),
         lambda: Curriculum(uniform=-0.1),
+        lambda: Curriculum(draws=0),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong: Callable[[], object]) -> None:
