@@ -23,8 +23,8 @@ def prepare(
     tokens: Annotated[int, typer.Option(help="Per batch, padding included.")] = 1600,
     accumulate: Annotated[int, typer.Option(help="Batches per step.")] = 1,
     start: Annotated[
-        str, typer.Option(help="What a modular layer starts as: measured, first, last (of its group) or lowest.")
-    ] = "measured",
+        str, typer.Option(help="What a modular layer starts as: first or last of its group, nearest, or lowest.")
+    ] = "first",
     losses: Annotated[str, typer.Option(help="Weights of what is learned from.")] = _LOSSES,
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     device: given.Device = "cpu",

@@ -14,7 +14,7 @@ import argparse
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from paring.profilers.workload import Workload
 from paring.search.data import read_tables
 from paring.search.distillation import Losses, Pair, Standing
 from paring.search.distilling import Schedule, distil
-from paring.search.modular import Curriculum, Modular
+from paring.search.modular import STARTS, Curriculum, Modular, Start
 from paring.search.opening import open_workbench
 from paring.search.prepared import Prepared, identity_of, train_modular_layers
 from paring.search.progress import Terminal
@@ -53,7 +53,7 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "no logits loss": {"losses": Losses(logits=0.0)},
     "no hidden loss": {"losses": Losses(hidden=0.0)},
     "no attention loss": {"losses": Losses(attention=0.0)},
-    "start: first of the group": {"start": "first"},
+    "start: nearest of the group": {"start": "nearest"},
     "start: last of the group": {"start": "last"},
     "start: lowest of the stack": {"start": "lowest"},
     "no curriculum": {"curriculum": Curriculum(first=1.0, ramp=0.0, unlocked=0.0)},
@@ -61,6 +61,21 @@ ABLATIONS: Mapping[str, Mapping[str, Any]] = {
     "only mixed tilings": {"curriculum": Curriculum(uniform=0.0)},
     "only uniform tilings": {"curriculum": Curriculum(uniform=1.0)},
 }
+
+
+@dataclass(frozen=True)
+class Students:
+    """How the models are trained that modular layers are compared with: their size alone, all of their parameters.
+
+    Attributes:
+        ratios: at which there is one.
+        rate: learning rate.
+        start: which layer of every group they start from.
+    """
+
+    ratios: tuple[float, ...]
+    rate: float
+    start: Start
 
 
 class Contest:
@@ -141,8 +156,10 @@ class Contest:
                 plan = plan.with_stack(replace(stack, slots=slots))
         return {"quality": self.quality(self.bench.build(plan)), "plan": str(plan)}
 
-    def student(self, standing: Standing, schedule: Schedule, seed: int, ratio: float) -> dict[str, Any]:
-        """Quality of a model of this depth, all of it trained, and how long that took."""
+    def student(self, how: Students, schedule: Schedule, ratio: float) -> dict[str, Any]:
+        """Quality of a student, and how long its training took."""
+        standing, seed = self.alike(ratio), schedule.seed
+        schedule = replace(schedule, learning_rate=how.rate)
         device = self.bench.device.torch_device
         teacher = copy_sharing_parameters(self.bench.model).to(device)
         student = copy.deepcopy(self.bench.model).to(device).requires_grad_(True)
@@ -152,8 +169,9 @@ class Contest:
         for stack in self.bench.anatomy.stacks:
             originals = student.get_submodule(stack.path)
             assert isinstance(originals, nn.ModuleList)
-            # From the last layer of every group.
-            layers[stack.name] = {layer: originals[layer.originals[-1]] for layer in standing[stack.name]}
+            layers[stack.name] = {
+                layer: originals[Modular(start=how.start).guess(layer)] for layer in standing[stack.name]
+            }
         pair = Pair(teacher, student, self.bench.anatomy, layers, Losses())
         pair.stand(standing)
         log = distil(
@@ -170,21 +188,16 @@ class Contest:
         return {"quality": self.quality(student.cpu().requires_grad_(False)), "seconds": log.seconds}
 
 
-def compare(
-    contest: Contest, schedule: Schedule, student_rate: float, seed: int, student_ratios: Sequence[float]
-) -> list[dict[str, Any]]:
+def compare(contest: Contest, schedule: Schedule, how: Students) -> list[dict[str, Any]]:
     """One row per ratio, all ways beside each other."""
-    schedule = replace(schedule, seed=seed)
+    seed = schedule.seed
     original = contest.once("original", lambda: {"quality": contest.quality(contest.bench.model)})["quality"]
-    students = {
-        ratio: contest.once(
-            f"seed{seed}/student{ratio:g}",
-            partial(contest.student, contest.alike(ratio), replace(schedule, learning_rate=student_rate), seed, ratio),
-        )
-        for ratio in student_ratios
-    }
     theirs = contest.modular(replace(THESEUS, schedule=schedule), f"seed{seed}/theseus")
     ours = contest.modular(Modular(schedule=schedule), f"seed{seed}/modular")
+    students = {
+        ratio: contest.once(f"seed{seed}/student{ratio:g}", partial(contest.student, how, schedule, ratio))
+        for ratio in how.ratios
+    }
     rows = []
     for ratio in RATIOS:
         alike, place = contest.alike(ratio), f"seed{seed}/{{}}{ratio:g}"
@@ -243,6 +256,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=Schedule().learning_rate)
     parser.add_argument("--student-rate", type=float)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--student-start", choices=STARTS, default="first")
     parser.add_argument("--student-ratios", type=float, nargs="*", default=list(RATIOS))
     parser.add_argument("--ablate", type=int, default=0, metavar="STEPS")
     given = parser.parse_args()
@@ -256,13 +270,10 @@ def main() -> None:
         workload=Workload.on_all_cores(tokens=32),
     )
     contest = Contest(settings, given.out)
-    rows = [
-        row
-        for seed in given.seeds
-        for row in compare(contest, schedule, given.student_rate or given.rate, seed, given.student_ratios)
-    ]
+    how = Students(tuple(given.student_ratios), given.student_rate or given.rate, given.student_start)
+    rows = [row for seed in given.seeds for row in compare(contest, replace(schedule, seed=seed), how)]
     facts: dict[str, Any] = {"metric": contest.bench.metric, "steps": given.steps, "rate": given.rate}
-    facts["student_rate"] = given.student_rate or given.rate
+    facts["students"] = asdict(how)
     if given.ablate:
         facts["ablations"] = ablate(contest, replace(schedule, steps=given.ablate))
     keep(f"modular_layers_{given.name}", rows, **facts)

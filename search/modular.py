@@ -29,8 +29,8 @@ from .distillation import Losses, Pair, Standing
 from .distilling import Schedule
 from .progress import Progress
 
-Start = Literal["measured", "first", "last", "lowest"]
-STARTS = ("measured", "first", "last", "lowest")
+Start = Literal["nearest", "first", "last", "lowest"]
+STARTS = ("nearest", "first", "last", "lowest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,16 +97,16 @@ class Modular:
 
     Attributes:
         granularities: how many layers one may stand for; those that do not divide a stack are left out for it.
-        start: what a modular layer starts as: "measured" is the layer of its group that alone comes nearest to what
-            the whole group gives out, "first" and "last" are those of the group, "lowest" are the first layers of the
-            stack, as in BERT-of-Theseus.
+        start: what a modular layer starts as: "first" and "last" are layers of its group, "nearest" is the one of them
+            that alone comes nearest to what the whole group gives out, "lowest" are the first layers of the stack, as
+            in BERT-of-Theseus. `benchmarks/modular_layers.py` compares them.
         losses: weights of what it learns from.
         curriculum: what is replaced as training goes on.
         schedule: how long and how fast.
     """
 
     granularities: tuple[int, ...] = GRANULARITIES
-    start: Start = "measured"
+    start: Start = "first"
     losses: Losses = field(default_factory=Losses)
     curriculum: Curriculum = field(default_factory=Curriculum)
     schedule: Schedule = field(default_factory=Schedule)
@@ -179,7 +179,7 @@ def one_block_merged(anatomy: Anatomy) -> dict[str, dict[Tiling, Standing]]:
 def make_pair(model: PreTrainedModel, anatomy: Anatomy, settings: Modular, device: torch.device) -> Pair:
     """The original beside an assembly of it in which modular layers learn.
 
-    The modular layers start as the settings say, but for "measured", where they start as their group's first: see
+    The modular layers start as the settings say, but for "nearest", where they start as their group's first: see
     `start_from_nearest`. Of the model nothing changes but that its parameters ask for no gradients from now on.
 
     Args:

@@ -226,7 +226,7 @@ def _starts(
     pair: Pair, anatomy: Anatomy, examples: Examples, settings: Modular, progress: Progress, device: torch.device
 ) -> dict[str, int]:
     """Modular layer -> index of the original whose parameters it has before training."""
-    if settings.start != "measured":
+    if settings.start != "nearest":
         layers = ((stack.name, layer) for stack in anatomy.stacks for layer in modular_layers(stack))
         return {f"{stack}.{layer}": settings.guess(layer) for stack, layer in layers}
     batch = _on(device, examples.with_labels(range(min(_START_EXAMPLES, len(examples)))))
