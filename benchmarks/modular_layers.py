@@ -1,7 +1,7 @@
 """Modular layers against what else gives a smaller model: quality on test at every size, and what training costs.
 
     python benchmarks/modular_layers.py --name multi30k --model MODEL --data DATA --task seq2seq --out FOLDER
-        [--steps 1000] [--seeds 0 1 2] [--rate 1e-3] [--ablate 300]
+        [--steps 1000] [--seeds 0 1 2] [--rate 1e-3] [--ablate 300 [--ways "no task loss" ...]]
 
 At each ratio of layers: *modular* (one training for all sizes, assembled size-first), *dropped* (the greedy order, no
 training), *student* (a model of the same depth, all of it trained for the same number of steps with the same losses,
@@ -232,10 +232,11 @@ def brief(layers: Sequence[Layer]) -> str:
     return written([layer.granularity for layer in layers])
 
 
-def ablate(contest: Contest, schedule: Schedule) -> list[dict[str, Any]]:
+def ablate(contest: Contest, schedule: Schedule, ways: Sequence[str]) -> list[dict[str, Any]]:
     """One row per way to train, the quality at every ratio of uniform tilings, so that all stand alike."""
     rows = []
-    for name, changes in ABLATIONS.items():
+    for name in ways:
+        changes = ABLATIONS[name]
         folder = f"ablation/{name.replace(' ', '-').replace(':', '')}"
         prepared = contest.modular(replace(Modular(schedule=schedule), **changes), folder)
         row: dict[str, Any] = {"way": name, "steps": schedule.steps}
@@ -259,6 +260,7 @@ def main() -> None:
     parser.add_argument("--student-start", choices=STARTS, default="first")
     parser.add_argument("--student-ratios", type=float, nargs="*", default=list(RATIOS))
     parser.add_argument("--ablate", type=int, default=0, metavar="STEPS")
+    parser.add_argument("--ways", nargs="+", choices=tuple(ABLATIONS), default=tuple(ABLATIONS), metavar="WAY")
     given = parser.parse_args()
     schedule = Schedule(steps=given.steps, learning_rate=given.rate)
     settings = Settings(
@@ -275,7 +277,7 @@ def main() -> None:
     facts: dict[str, Any] = {"metric": contest.bench.metric, "steps": given.steps, "rate": given.rate}
     facts["students"] = asdict(how)
     if given.ablate:
-        facts["ablations"] = ablate(contest, replace(schedule, steps=given.ablate))
+        facts["ablations"] = ablate(contest, replace(schedule, steps=given.ablate), given.ways)
     keep(f"modular_layers_{given.name}", rows, **facts)
 
 
