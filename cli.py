@@ -151,8 +151,7 @@ def pick(
     from .search.objectives import Limits
     from .search.progress import Terminal
 
-    if form not in ("table", "json"):
-        raise SettingError.unknown("format", form, ("table", "json"))
+    given.check_format(form)
     _check_side("--max", at_most, ("latency_ms", "memory_mb", "size_mb"))
     _check_side("--min", at_least, ("quality",))
     drop = [] if max_drop is None else [f"drop={max_drop}"]

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from . import cli_options as given
-from .errors import SettingError
 
 _LOSSES = "task=1,logits=1,hidden=1,attention=0.1"
 
@@ -108,8 +107,7 @@ def assemble(
     from .search.progress import Terminal
     from .search.tasks import Task
 
-    if form not in ("table", "json"):
-        raise SettingError.unknown("format", form, ("table", "json"))
+    given.check_format(form)
     columns = (text_column, text2_column, label_column)
     found = given.interruptible()(assemble_model)(
         model,

@@ -62,6 +62,16 @@ def interruptible() -> Iterator[None]:
         ) from error
 
 
+def check_format(form: str) -> None:
+    """For commands that answer in words or in JSON.
+
+    Raises:
+        SettingError: if the format is neither.
+    """
+    if form not in ("table", "json"):
+        raise SettingError.unknown("format", form, ("table", "json"))
+
+
 def names(text: str) -> tuple[str, ...]:
     """Reads "depth, bits"."""
     return tuple(name.strip() for name in text.split(",") if name.strip())

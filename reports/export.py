@@ -79,15 +79,13 @@ def export_plan(
         bench: opened with these settings.
         described: what `Settings.describe` says of them.
         plan: what to export.
-        folder: new or empty.
+        folder: new or empty; see `refuse_full`, which is best asked before anything is opened.
         progress: where to say how far it is.
 
     Raises:
-        SettingError: if the folder is not empty.
         MeasurementError: if the reloaded model is not the one that was exported.
         StorageError: if the disk refuses.
     """
-    refuse_full(folder)
     try:
         return _write_and_measure(settings, bench, described, plan, folder, progress)
     except KeyboardInterrupt:

@@ -234,9 +234,8 @@ def _restore(
     with torch.no_grad():
         for name, parameter in learning.items():
             parameter.copy_(tensors.pop(f"value {name}"))
-    by_name = dict(learning)
     for title, tensor in tensors.items():
         kind, _, name = title.partition(" ")
         # AdamW counts its steps on the CPU.
-        optimizer.state[by_name[name]][kind] = tensor.to(tensor.device if kind == "step" else by_name[name].device)
+        optimizer.state[learning[name]][kind] = tensor.to(tensor.device if kind == "step" else learning[name].device)
     return int(facts["step"]), float(facts["seconds"])

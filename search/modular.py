@@ -162,10 +162,10 @@ def modular_layers(stack: StackAnatomy) -> tuple[Layer, ...]:
 
 def one_block_merged(anatomy: Anatomy) -> dict[str, dict[Tiling, Standing]]:
     """Stack and block, such as "encoder.0" -> tiling of that block -> what stands while all else is original."""
-    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
+    originals = _originals(anatomy)
     found: dict[str, dict[Tiling, Standing]] = {}
-    for stack in anatomy.stacks:
-        length = block_length(stack.granularities) if stack.granularities else stack.n_layers
+    for stack in (stack for stack in anatomy.stacks if stack.granularities):
+        length = block_length(stack.granularities)
         for start in range(0, stack.n_layers, length):
             rest = stack.n_layers - start - length
             merged = [tiling for tiling in tilings(length, stack.granularities) if len(tiling) < length]
@@ -229,7 +229,7 @@ def start_from_nearest(pair: Pair, anatomy: Anatomy, batch: Mapping[str, Tensor]
         "encoder.m2.1" -> index of the original chosen.
     """
     chosen: dict[str, int] = {}
-    originals = {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
+    originals = _originals(anatomy)
     modular = [(stack, layer) for stack, layers in pair.layers.items() for layer in layers if layer.granularity > 1]
     pair.show(batch)
     with progress.stage("choosing where modular layers start", len(modular)) as report:
@@ -243,6 +243,11 @@ def start_from_nearest(pair: Pair, anatomy: Anatomy, batch: Mapping[str, Tensor]
             chosen[f"{stack}.{layer}"] = nearest.index
             report(done + 1, f"{stack}.{layer} as {nearest}")
     return chosen
+
+
+def _originals(anatomy: Anatomy) -> dict[str, tuple[Layer, ...]]:
+    """What stands in the original."""
+    return {stack.name: tuple(map(Layer, range(stack.n_layers))) for stack in anatomy.stacks}
 
 
 def _on_device(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:

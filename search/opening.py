@@ -60,7 +60,7 @@ def open_workbench(
         progress=progress,
         modular=modular,
         prepared=prepared,
-        identity=None if modular is None else identity_of(settings.model, tables, task),
+        identity=None if modular is None or prepared is not None else identity_of(settings.model, tables, task),
     )
     machine = Machine.here(device.name, device.facts(), runtime.versions())
     return bench, settings.describe(tables, bench.metric, machine)

@@ -18,7 +18,7 @@ from ..errors import ModelError, SettingError
 from ..spaces import artefact
 from ..spaces.anatomy import Anatomy
 from ..spaces.build import settle_layers
-from ..spaces.tilings import Tiling, written
+from ..spaces.tilings import Tiling, read, written
 from ..spaces.workbench import Inputs, Material
 from .batching import endless
 from .cache import flatten, replace_file, replace_tensors, unflatten, writing
@@ -62,7 +62,7 @@ class Prepared:
     def harm(self, stack: str) -> dict[int, dict[Tiling, float]]:
         """Block of a stack -> tiling of it -> divergence of the answers from the original's, all else original."""
         return {
-            int(block): {tuple(map(int, tiling.split(","))): value for tiling, value in by_tiling.items()}
+            int(block): {read(tiling): value for tiling, value in by_tiling.items()}
             for name, by_tiling in self.facts["harm"].items()
             for where, block in [name.split(".")]
             if where == stack

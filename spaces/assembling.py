@@ -3,9 +3,8 @@
 [Zhou2023] names two rules, one for size and one for speed, and does not publish them, so these are ours. Both take as
 given what one slot of each stack costs (in parameters for size-first, in measured seconds for speed-first) and find,
 exactly, the tiling that does the least harm, summed over blocks, among all whose layers cost at most 1 / ratio of the
-original's. Where
-slots of one stack cost more, as those of a decoder do in generation, merging there pays more, and so it happens there
-first. The ratio is counted on layers: embeddings and heads are not in it.
+original's. Where slots of one stack cost more, as those of a decoder do in generation, merging there pays more, and so
+it happens there first. The ratio is counted on layers: embeddings and heads are not in it.
 
 [Zhou2023]: Zhou, Le Bras, Choi, "Modular Transformers", Findings of ACL 2023, arXiv 2306.02379.
 """
@@ -46,13 +45,13 @@ class StackCosts:
 
     @property
     def blocks(self) -> int:
-        """How many there are; one, where nothing can be merged."""
-        return self.n_layers // block_length(self.granularities) if self.granularities else 1
+        """How many there are."""
+        return self.n_layers // block_length(self.granularities)
 
     @property
     def choices(self) -> tuple[Tiling, ...]:
         """The tilings of a block."""
-        return tilings(self.n_layers // self.blocks, self.granularities)
+        return tilings(block_length(self.granularities), self.granularities)
 
     def harm_of(self, block: int, tiling: Tiling) -> float:
         """Of one tiling of one block; leaving it as it is does none."""

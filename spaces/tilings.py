@@ -35,7 +35,7 @@ def fitting(n_layers: int, granularities: Iterable[int] = GRANULARITIES) -> tupl
 
 
 def block_length(granularities: Iterable[int]) -> int:
-    """Layers of the smallest block whose borders no piece ever crosses."""
+    """Layers of the smallest block whose borders no piece ever crosses; 1 where nothing can be merged."""
     return lcm(*granularities)
 
 
@@ -71,6 +71,11 @@ def layers_of(tiling: Sequence[int]) -> tuple[Layer, ...]:
 def written(tiling: Sequence[int]) -> str:
     """As a user writes it: "1,1,2,2"."""
     return ",".join(map(str, tiling))
+
+
+def read(text: str) -> Tiling:
+    """The inverse of `written`."""
+    return tuple(map(int, text.split(",")))
 
 
 def parse(text: str, lengths: Mapping[str, int], granularities: Mapping[str, Sequence[int]]) -> dict[str, Tiling]:

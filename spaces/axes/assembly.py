@@ -11,7 +11,7 @@ from torch import nn
 from ...errors import PlanError
 from ..anatomy import Anatomy
 from ..plan import Plan, Slot, Stack
-from ..tilings import block_length, layers_of, tilings, written
+from ..tilings import block_length, layers_of, read, tilings, written
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site
 
@@ -32,11 +32,10 @@ class Assembly:
     def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
         """Covers every stack with the chosen pieces; a shorter stack has fewer slots."""
         for stack in bench.anatomy.stacks:
-            blocks = [
-                str(choice[f"assembly.{stack.name}.{block}"])
-                for block in range(stack.n_layers // block_length(stack.granularities) if stack.granularities else 0)
-            ]
-            sizes = [int(size) for block in blocks for size in block.split(",")]
+            if not stack.granularities:
+                continue
+            blocks = range(stack.n_layers // block_length(stack.granularities))
+            sizes = [size for block in blocks for size in read(str(choice[f"assembly.{stack.name}.{block}"]))]
             if any(size > 1 for size in sizes):
                 plan = plan.with_stack(Stack(stack.name, tuple(map(Slot, layers_of(sizes)))))
         return plan
