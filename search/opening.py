@@ -60,6 +60,7 @@ def open_workbench(
         progress=progress,
         modular=modular,
         prepared=prepared,
+        palette=settings.palette,
         identity=None if modular is None or prepared is not None else identity_of(settings.model, tables, task),
     )
     machine = Machine.here(device.name, device.facts(), runtime.versions())

@@ -10,6 +10,7 @@ from ..errors import SettingError
 from ..profilers.machine import Machine
 from ..profilers.workload import Workload
 from ..spaces import artefact, axes
+from ..spaces.palette import Palette
 from .data import Tables
 from .modular import Modular
 from .objectives import Limits, check_objectives
@@ -44,6 +45,7 @@ class Settings:
         sampler: who proposes.
         greedy: how the removal order is found.
         modular: how modular layers are trained, where the axis "assembly" is searched and none are prepared.
+        palette: which precisions may be chosen, where the axis "bits" is searched.
         prepared: the folder of modular layers that `paring prepare` made; None to train them in the run folder.
     """
 
@@ -62,6 +64,7 @@ class Settings:
     sampler: str = "tpe"
     greedy: Greedy = field(default_factory=Greedy)
     modular: Modular = field(default_factory=Modular)
+    palette: Palette = field(default_factory=Palette)
     prepared: Path | None = None
 
     def __post_init__(self) -> None:
@@ -120,6 +123,7 @@ class Settings:
             seed=identity["seed"],
             sampler=identity["sampler"],
             greedy=Greedy(**greedy),
+            palette=Palette.from_json(identity["palette"]) if "palette" in identity else Palette(),
             **_modular_of_run(described),
         )
 
@@ -147,6 +151,7 @@ class Settings:
             "sampler": self.sampler,
             "greedy": asdict(self.greedy),
             **self._modular_identity(),
+            **({"palette": self.palette.to_json()} if "bits" in self.axes else {}),
         }
         prepared = {} if self.prepared is None else {"prepared": _lasting(str(self.prepared))}
         return {

@@ -18,6 +18,7 @@ from ..profilers.runtimes import Executable, Runtime
 from ..spaces import axes
 from ..spaces.anatomy import anatomy_of
 from ..spaces.build import build
+from ..spaces.palette import Palette
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot
 from ..spaces.ties import distinct_tensors
 from ..spaces.workbench import Inputs, Material, RemovalOrder
@@ -84,6 +85,7 @@ class LocalWorkbench:
         modular: Modular | None = None,
         prepared: Prepared | None = None,
         identity: Mapping[str, str] | None = None,
+        palette: Palette | None = None,
     ) -> None:
         """Encodes the data; learns nothing yet.
 
@@ -101,6 +103,7 @@ class LocalWorkbench:
             modular: how modular layers are trained when they are needed; None if they will not be.
             prepared: modular layers that are there already, instead.
             identity: of the model and the training rows, for layers trained here; see `prepared.identity_of`.
+            palette: which precisions there are to choose from.
 
         Raises:
             DataError: if the data do not fit the model.
@@ -109,7 +112,9 @@ class LocalWorkbench:
         self._modular = modular if prepared is None else prepared.settings
         self._prepared, self._identity = prepared, identity or {}
         granularities = () if self._modular is None else self._modular.granularities
-        self.model, self.anatomy = model, anatomy_of(model).with_modular_layers(granularities)
+        self.model = model
+        anatomy = anatomy_of(model).with_modular_layers(granularities)
+        self.anatomy = replace(anatomy, palette=palette or Palette())
         self.device, self.runtime, self._threads = device, runtime, threads
         self._greedy, self._progress = greedy, progress
         self._cache, self._weights_folder = Cache(folder / "cache"), folder / "weights"

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ModelError
 from .families import FAMILIES, Layout, StackAnatomy
+from .palette import DEFAULT_PALETTE, Palette
 from .plan import Layer, Plan, Slot, Stack
 from .tilings import fitting
 
@@ -23,11 +24,13 @@ class Anatomy:
         stacks: its layer stacks, in the order they run.
         outside: kind -> path of the tables outside the stacks that an axis may change. Other parts of the model may
             hold the same table (see `spaces/ties.py`); each table is listed once.
+        palette: which precisions its parts may be given.
     """
 
     family: str
     stacks: tuple[StackAnatomy, ...]
     outside: Mapping[str, str]
+    palette: Palette = DEFAULT_PALETTE
 
     def identity(self) -> Plan:
         """The plan that changes nothing."""

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..errors import PlanError
+from .precision import Precision
 
-SCHEMA = 1
+SCHEMA = 2
 ORIGINAL_WEIGHTS = "original"
 
 
@@ -48,35 +49,6 @@ class Layer:
         if match is None:
             raise PlanError(f"a layer is written '4' or 'm2.1', got {text!r}.")
         return cls(int(match[2]), int(match[1] or 1))
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Precision:
-    """How the numbers of one part are stored and multiplied.
-
-    Attributes:
-        weight_bits: bits per weight, 2 to 8; symmetric, one scale per output channel (per row of an embedding).
-        activation_bits: bits per input value, 2 to 8, affine with one calibrated scale; None leaves inputs float.
-    """
-
-    weight_bits: int
-    activation_bits: int | None = None
-
-    def __post_init__(self) -> None:
-        for bits in (self.weight_bits, self.activation_bits):
-            if bits is not None and not 2 <= bits <= 8:
-                raise PlanError(f"bits are 2 to 8, got {bits}; leave the precision out to keep float.")
-
-    def __str__(self) -> str:
-        return f"w{self.weight_bits}" + ("" if self.activation_bits is None else f"a{self.activation_bits}")
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads what `str` writes: "w8a8" quantises weights and inputs to 8 bits, "w8" the weights only."""
-        match = re.fullmatch(r"w(\d+)(?:a(\d+))?", text)
-        if match is None:
-            raise PlanError(f"a precision is written 'w8a8' or 'w8', got {text!r}.")
-        return cls(int(match[1]), None if match[2] is None else int(match[2]))
 
 
 @dataclass(frozen=True, slots=True)

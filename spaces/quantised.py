@@ -1,9 +1,8 @@
-"""The one meaning of a quantised number, and the modules that carry it.
+"""The modules that carry quantised numbers, and compute what they mean in float, on any device.
 
-Weights: symmetric, one float scale per output channel, codes -q..q with q = 2^(bits-1) - 1.
-Inputs: affine, one calibrated scale and zero point per tensor, codes 0..2^bits - 1.
-The modules compute this meaning in float on any device; a runtime may lower them to integer kernels that give the
-same numbers up to the order of summation, and up to inputs so close to the middle of two codes that they round apart.
+What weights mean is in `spaces/blocks.py`, what inputs mean in `spaces/ranges.py`. A module holds codes as they are
+stored, packed. A runtime may lower it to integer kernels that give the same numbers up to the order of summation, and
+up to inputs so close to the middle of two codes that they round apart.
 """
 
 import torch
@@ -11,91 +10,57 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import PlanError
-from .plan import Precision
+from .blocks import Quantised, codes_of, integers_of, quantise, real_scale, scale_shape, spread
+from .packing import pack, packed_width, unpack
+from .precision import BFLOAT16, Precision
+from .ranges import rounded_inputs
 
-# Candidate clipping ranges, as fractions of the observed range, tried for the least squared error.
-_CLIP_FRACTIONS = tuple(1 - 0.02 * step for step in range(40))
-
-
-def quantise_rows(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Symmetric codes with one scale per row, by the largest magnitude.
-
-    Args:
-        weight: rows x columns, float.
-        bits: 2 to 8.
-
-    Returns:
-        Codes, rows x columns, int8; and scales, one per row, float32, positive. |weight - codes * scale| is at most
-        half a scale everywhere; an all-zero row gives zero codes.
-
-    Raises:
-        PlanError: if a weight is not finite.
-    """
-    if not weight.is_meta and not torch.isfinite(weight).all():
-        raise PlanError("weights to quantise must be finite, got NaN or infinity: the model is damaged.")
-    largest = 2 ** (bits - 1) - 1
-    scale = weight.detach().float().abs().amax(dim=1) / largest
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    codes = torch.round(weight.detach() / scale[:, None]).clamp(-largest, largest)
-    return codes.to(torch.int8), scale
+Stored = tuple[Tensor, Tensor]
 
 
-def affine_range(values: Tensor, bits: int) -> tuple[float, int]:
-    """The scale and zero point that quantise these values with the least squared error.
-
-    Args:
-        values: a sample of what will be quantised, any shape, not empty.
-        bits: 2 to 8.
-
-    Returns:
-        Scale, positive; and zero point, 0 to 2^bits - 1. Zero is always represented exactly.
-
-    Raises:
-        PlanError: if a value is not finite.
-    """
-    if not torch.isfinite(values).all():
-        raise PlanError("inputs to quantise must be finite, got NaN or infinity: the model is damaged.")
-    steps = 2**bits - 1
-    unit = values.abs().max().item()
-    if unit / steps < torch.finfo(torch.float32).tiny:
-        return 1.0, 0
-    # In units of the largest magnitude, so that squares neither overflow nor vanish.
-    values = values / unit
-    low, high = min(values.min().item(), 0.0), max(values.max().item(), 0.0)
-    best = (float("inf"), 1.0, 0)
-    for fraction in _CLIP_FRACTIONS:
-        scale = (high - low) * fraction / steps
-        zero_point = max(0, min(steps, round(-low * fraction / scale)))
-        rounded = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, steps)
-        best = min(best, ((rounded - values).square().mean().item(), scale, zero_point))
-    return best[1] * unit, best[2]
+def store(quantised: Quantised) -> Stored:
+    """Packed codes, rows x packed width, uint8, and scales: what modules hold and files keep."""
+    bits = quantised.precision.weight_bits
+    assert bits is not None
+    return pack(codes_of(quantised.integers, bits), bits), quantised.scale
 
 
-def rounded_inputs(inputs: Tensor, scale: Tensor | None, zero_point: Tensor | None, bits: int | None) -> Tensor:
-    """The values that the codes of these inputs stand for; the inputs themselves where `bits` is None.
+class _Codes(nn.Module):
+    """A matrix as packed codes. Buffers: `codes` (rows x packed width, uint8) and `scale` (as in `Quantised`)."""
 
-    Args:
-        inputs: any shape, float.
-        scale: scalar, calibrated.
-        zero_point: scalar, calibrated.
-        bits: 2 to 8, or None for inputs that stay float.
-    """
-    if bits is None:
-        return inputs
-    assert scale is not None and zero_point is not None
-    return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, 0, 2**bits - 1)
+    codes: Tensor
+    scale: Tensor
+
+    def __init__(self, weight: Tensor, precision: Precision, stored: Stored | None) -> None:
+        """Keeps what is given, uncopied; else rounds the weight, or takes its shape only where it has no data."""
+        super().__init__()
+        rows, self._columns = weight.shape
+        self.precision = precision
+        assert precision.weight_bits is not None
+        self._bits = precision.weight_bits
+        if stored is None and weight.is_meta:
+            dtype = torch.int8 if precision.power_of_two else torch.bfloat16
+            shape = scale_shape(precision.block, rows, self._columns)
+            codes = torch.empty(rows, packed_width(self._columns, self._bits), dtype=torch.uint8, device="meta")
+            stored = codes, torch.empty(shape, dtype=dtype, device="meta")
+        codes, scale = stored or store(quantise(weight, precision))
+        self.register_buffer("codes", codes)
+        self.register_buffer("scale", scale)
+
+    def quantised(self) -> Quantised:
+        """The matrix, unpacked."""
+        integers = integers_of(unpack(self.codes, self._bits, self._columns), self._bits)
+        return Quantised(integers, self.scale, self.precision)
 
 
-class QuantLinear(nn.Module):
+class QuantLinear(_Codes):
     """A Linear with quantised weights and, where calibrated, quantised inputs.
 
-    Buffers: `codes` (out x in, int8), `scale` (out), `bias` (out) or None, and for quantised inputs `input_scale`
-    (float32) and `input_zero_point` (int32), both scalars.
+    Buffers beside those of its codes: `bias` (out) or None, and for quantised inputs `input_scale` (float32) and
+    `input_zero_point` (int32), both scalars.
     """
 
     weight: None = None  # T5 asks its Linears for the type of their weight, to cast to it where there is one
-    codes: Tensor
-    scale: Tensor
     bias: Tensor | None
     input_scale: Tensor | None
     input_zero_point: Tensor | None
@@ -106,7 +71,7 @@ class QuantLinear(nn.Module):
         precision: Precision,
         *,
         input_range: tuple[float, int] | None,
-        rows: tuple[Tensor, Tensor] | None = None,
+        stored: Stored | None = None,
     ) -> None:
         """Quantises a Linear.
 
@@ -115,16 +80,13 @@ class QuantLinear(nn.Module):
             precision: bits of weights and inputs.
             input_range: scale and zero point of the inputs; may be None where inputs stay float, or where `linear`
                 has no data (the meta device) because saved buffers will be loaded.
-            rows: what `quantise_rows` made of this weight, where another part holds it too; kept, not copied.
+            stored: its weight, where it was rounded before or another part holds it too; None to round every weight to
+                the nearest.
         """
-        super().__init__()
+        super().__init__(linear.weight, precision, stored)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.precision = precision
-        codes, scale = rows or quantise_rows(linear.weight, precision.weight_bits)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale)
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
-        if precision.activation_bits is None:
+        if not precision.has_integer_inputs:
             self.register_buffer("input_scale", None)
             self.register_buffer("input_zero_point", None)
             return
@@ -137,7 +99,7 @@ class QuantLinear(nn.Module):
 
     def dense_weight(self) -> Tensor:
         """The weight these codes stand for, out x in, float32."""
-        return self.codes.float() * self.scale[:, None]
+        return self.quantised().dense()
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out."""
@@ -149,45 +111,73 @@ class QuantLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, {self.precision}"
 
 
-class QuantEmbedding(nn.Module):
-    """An embedding table with quantised rows; only the rows looked up are made float.
+class QuantEmbedding(_Codes):
+    """An embedding table of quantised words; only those looked up are unpacked.
 
-    Buffers: `codes` (rows x width, int8) and `scale` (rows). `embed_scale` multiplies what was looked up, as the scaled
-    word embeddings of BART-like models do.
+    `embed_scale` multiplies what was looked up, as the scaled word embeddings of BART-like models do.
     """
 
-    codes: Tensor
-    scale: Tensor
-
-    def __init__(
-        self, embedding: nn.Embedding, precision: Precision, *, rows: tuple[Tensor, Tensor] | None = None
-    ) -> None:
+    def __init__(self, embedding: nn.Embedding, precision: Precision, *, stored: Stored | None = None) -> None:
         """Quantises a table; the original is not changed.
 
         Args:
             embedding: what to stand in for.
             precision: bits of the table.
-            rows: what `quantise_rows` made of this table, where another part holds it too; kept, not copied.
+            stored: the table, where it was rounded before or another part holds it too; None to round every number to
+                the nearest.
 
         Raises:
             PlanError: if input bits are asked for: an embedding has no inputs to quantise.
         """
-        super().__init__()
         if precision.activation_bits is not None:
             raise PlanError(f"an embedding has weights only, got {precision}; use w{precision.weight_bits}.")
+        super().__init__(embedding.weight, precision, stored)
         self.num_embeddings, self.embedding_dim = embedding.num_embeddings, embedding.embedding_dim
         self.padding_idx = embedding.padding_idx
-        self.precision = precision
         self.embed_scale = float(getattr(embedding, "embed_scale", 1.0))
-        codes, scale = rows or quantise_rows(embedding.weight, precision.weight_bits)
-        self.register_buffer("codes", codes)
-        self.register_buffer("scale", scale)
 
     def forward(self, ids: Tensor) -> Tensor:
         """... integer ids -> ... x width, float32."""
-        found = functional.embedding(ids, self.codes).float() * self.scale[ids].unsqueeze(-1)
+        found = unpack(functional.embedding(ids, self.codes), self._bits, self._columns)
+        tall, wide = self.precision.block
+        scale = real_scale(functional.embedding(ids // tall, self.scale))
+        scale = scale if wide is None else spread(scale.flatten(0, -2), (1, wide), 1, self._columns).view(found.shape)
+        found = integers_of(found, self._bits) * scale
         return found if self.embed_scale == 1 else found * self.embed_scale
 
     def extra_repr(self) -> str:
         """Shape and bits."""
         return f"{self.num_embeddings}, {self.embedding_dim}, {self.precision}"
+
+
+class BFloat16Linear(nn.Module):
+    """A Linear whose weights are bfloat16, and its inputs where the precision says so; sums are float32.
+
+    Buffers: `rounded` (out x in, bfloat16), `bias` (out, float32) or None.
+    """
+
+    weight: None = None  # see `QuantLinear`
+    rounded: Tensor
+    bias: Tensor | None
+
+    def __init__(self, linear: nn.Linear, precision: Precision) -> None:
+        """Rounds a Linear; the original is not changed.
+
+        Args:
+            linear: what to stand in for.
+            precision: w16 or w16a16.
+        """
+        super().__init__()
+        self.in_features, self.out_features, self.precision = linear.in_features, linear.out_features, precision
+        self.register_buffer("rounded", linear.weight.detach().to(torch.bfloat16))
+        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """... x in -> ... x out, float32."""
+        if self.precision.activation_bits == BFLOAT16:
+            inputs = inputs.to(torch.bfloat16).float()
+        return functional.linear(inputs.float(), self.rounded.float(), self.bias)
+
+    def extra_repr(self) -> str:
+        """Shape and bits."""
+        return f"{self.in_features}, {self.out_features}, {self.precision}"

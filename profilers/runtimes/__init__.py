@@ -1,12 +1,14 @@
 """What runs a model: one file is one runtime, and its file name is its name."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol, cast
 
 from torch import Tensor, nn
 
 from ...spaces import plugins
+from ...spaces.precision import BFLOAT16, Precision
 from ...spaces.workbench import Inputs
 from ..devices import Device
 
@@ -16,7 +18,7 @@ class Executable(Protocol):
 
     @property
     def kernels(self) -> str:
-        """Which of the quantised parts run on integer kernels, for instance "int8 30/30 Linears"."""
+        """Which of the treated Linears run on kernels of their own, as `kernels_text` writes it."""
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Model inputs, batch x tokens, on the CPU -> logits on the CPU; complete when it returns.
@@ -65,6 +67,32 @@ class Runtime(Protocol):
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Writes the model in the runtime's own format into a folder of an exported model, if it has one."""
+
+
+def kernel_for(precision: Precision) -> str:
+    """The kernel that a Linear of this precision asks for.
+
+    Returns:
+        "int8" where inputs are integers, whatever bits the weights are stored in; "bf16"; or "w4" where weights of
+        4 bits meet float inputs.
+    """
+    if precision.has_integer_inputs:
+        return "int8"
+    return "bf16" if precision.weight_bits == BFLOAT16 else f"w{precision.weight_bits}"
+
+
+def kernels_text(asked: Iterable[str], ran: Iterable[str]) -> str:
+    """How many Linears run on the kernels that their precisions ask for, the others being run in float.
+
+    Args:
+        asked: `kernel_for` of every Linear that has a precision.
+        ran: the same of those that run on such a kernel.
+
+    Returns:
+        For instance "int8 30/36, w4 0/2 Linears"; "float" where nothing was asked for.
+    """
+    wanted, got = Counter(asked), Counter(ran)
+    return f"{', '.join(f'{k} {got[k]}/{wanted[k]}' for k in sorted(wanted))} Linears" if wanted else "float"
 
 
 def names() -> tuple[str, ...]:

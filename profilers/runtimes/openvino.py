@@ -95,19 +95,19 @@ class _FakeQuantLinear(nn.Module):
     """The meaning of a `QuantLinear` in torch's fake-quantise operators; ranges are constants of the graph."""
 
     weight: Tensor
-    scale: Tensor
+    scale: Tensor | None
     zero_points: Tensor
     bias: Tensor | None
 
     def __init__(self, meaning: QuantLinear) -> None:
         super().__init__()
         precision = meaning.precision
-        self._largest = 2 ** (precision.weight_bits - 1) - 1
         self._steps = None if precision.activation_bits is None else 2**precision.activation_bits - 1
         self._input_scale = 1.0 if meaning.input_scale is None else float(meaning.input_scale)
         self._input_zero_point = 0 if meaning.input_zero_point is None else int(meaning.input_zero_point)
+        by_row = meaning.quantised().by_row()
         self.register_buffer("weight", meaning.dense_weight())
-        self.register_buffer("scale", meaning.scale)
+        self.register_buffer("scale", None if by_row is None else by_row[1])
         self.register_buffer("zero_points", torch.zeros(meaning.out_features, dtype=torch.int32))
         self.register_buffer("bias", meaning.bias)
 
@@ -117,9 +117,9 @@ class _FakeQuantLinear(nn.Module):
             inputs = torch.fake_quantize_per_tensor_affine(
                 inputs, self._input_scale, self._input_zero_point, 0, self._steps
             )
-        weight = torch.fake_quantize_per_channel_affine(
-            self.weight, self.scale, self.zero_points, 0, -self._largest, self._largest
-        )
+        weight = self.weight
+        if self.scale is not None:
+            weight = torch.fake_quantize_per_channel_affine(weight, self.scale, self.zero_points, 0, -127, 127)
         return functional.linear(inputs, weight, self.bias)
 
 

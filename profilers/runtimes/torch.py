@@ -12,14 +12,15 @@ from torch.nn import functional
 from transformers import GenerationConfig
 
 from ...spaces.artefact import quiet_transformers
+from ...spaces.blocks import Quantised
 from ...spaces.build import copy_sharing_parameters
-from ...spaces.plan import Precision
-from ...spaces.quantised import QuantLinear, rounded_inputs
+from ...spaces.quantised import QuantLinear
+from ...spaces.ranges import rounded_inputs
 from ...spaces.ties import tie, tied_names
 from ...spaces.workbench import Inputs
 from ..devices import Device
 from ..machine import instruction_sets
-from . import Executable
+from . import Executable, kernel_for, kernels_text
 
 # Without one of these, 8-bit products are added up in 16 bits and may saturate: wrong numbers, so no kernel.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
@@ -108,12 +109,12 @@ class TorchRuntime:
         quantised = [(name, part) for name, part in own.named_modules() if isinstance(part, QuantLinear)]
         for name, part in quantised:
             own.set_submodule(name, lowered(part, is_cpu=is_cpu))
-        integer = sum(isinstance(part, Int8Linear) for part in own.modules())
-        wanted = sum(part.precision.activation_bits is not None for _, part in quantised)
         ties = tied_names(own)
         own.to(device.torch_device)
         tie(own, ties)  # moving gives every holder of a table its own copy
-        return TorchExecutable(own, device, f"int8 {integer}/{wanted} Linears" if wanted else "float")
+        asked = [kernel_for(part.precision) for _, part in quantised]
+        ran = ["int8" for part in own.modules() if isinstance(part, Int8Linear)]
+        return TorchExecutable(own, device, kernels_text(asked, ran))
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Nothing: the exported tensors are torch's own."""
@@ -121,33 +122,43 @@ class TorchRuntime:
 
 def lowered(part: QuantLinear, *, is_cpu: bool) -> nn.Module:
     """What runs the meaning of a quantised Linear best."""
-    if is_cpu and has_int8_kernel(part.precision):
-        return Int8Linear(part)
+    if is_cpu and part.precision.has_integer_inputs and has_int8_kernel():
+        by_row = part.quantised().by_row()
+        if by_row is not None:
+            return Int8Linear(part, *by_row)
     if is_cpu and part.precision.activation_bits is None:
         return CodesLinear(part)
     return DenseQuantLinear(part)
 
 
-def has_int8_kernel(precision: Precision) -> bool:
-    """Whether this processor multiplies matrices of this precision exactly in integers."""
-    is_int8 = precision == Precision(8, 8)
-    return is_int8 and torch.backends.mkldnn.is_available() and bool(_EXACT_INT8.intersection(instruction_sets()))
+def has_int8_kernel() -> bool:
+    """Whether this processor multiplies matrices of 8-bit integers exactly."""
+    return torch.backends.mkldnn.is_available() and bool(_EXACT_INT8.intersection(instruction_sets()))
 
 
 class Int8Linear(nn.Module):
-    """The meaning of an 8-bit `QuantLinear` in one integer matrix product; holds the packed weight only."""
+    """The meaning of a `QuantLinear` with integer inputs in one integer product; holds the kernel's weight only."""
 
     weight: None = None  # see `QuantLinear`
 
-    def __init__(self, meaning: QuantLinear) -> None:
+    def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
+        """Packs the weight for the kernel.
+
+        Args:
+            meaning: with integer inputs.
+            integers: its weight, out x in, int8.
+            scale: of every row of it, float32.
+        """
         super().__init__()
         assert meaning.input_scale is not None and meaning.input_zero_point is not None
+        assert meaning.precision.activation_bits is not None
+        self._largest_code = 2**meaning.precision.activation_bits - 1
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         self._input_scale = float(meaning.input_scale)
         self._input_zero_point = int(meaning.input_zero_point)
-        self._scale, self._bias = meaning.scale, meaning.bias
+        self._scale, self._bias = scale, meaning.bias
         self._zero_points = torch.zeros(self.out_features, dtype=torch.int32)
-        self._packed = torch.ops.onednn.qlinear_prepack(meaning.codes, None)
+        self._packed = torch.ops.onednn.qlinear_prepack(integers.contiguous(), None)
         with warnings.catch_warnings():
             # torch warns once per process that quantised tensor types will go; what is used here is the kernel that
             # rounds and casts in one pass, 1.5 to 2 times as fast as the same in elementwise operations.
@@ -157,6 +168,8 @@ class Int8Linear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
         codes = torch.quantize_per_tensor(inputs, self._input_scale, self._input_zero_point, torch.quint8).int_repr()
+        if self._largest_code < 255:
+            codes.clamp_(max=self._largest_code)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             codes,
             self._input_scale,
@@ -176,27 +189,34 @@ class Int8Linear(nn.Module):
 
 
 class CodesLinear(nn.Module):
-    """The meaning of a `QuantLinear` with float inputs, for the CPU: the codes stay as they are, and may be shared.
+    """The meaning of a `QuantLinear` with float inputs, for the CPU: weights stay integers, and may be shared.
 
-    A block of rows is made float in the processor's cache, and used there: less memory moves than with a dense weight.
+    A few rows are made float in the processor's cache, and used there: less memory moves than with a dense weight.
     """
 
-    codes: Tensor
+    integers: Tensor
     scale: Tensor
     bias: Tensor | None
     weight: None = None  # see `QuantLinear`
 
     def __init__(self, meaning: QuantLinear) -> None:
         super().__init__()
-        self.register_buffer("codes", meaning.codes)
-        self.register_buffer("scale", meaning.scale)
+        found = meaning.quantised()
+        self.register_buffer("integers", found.integers)
+        self.register_buffer("scale", found.scale)
         self.register_buffer("bias", meaning.bias)
-        self._rows = max(1, _BLOCK // meaning.in_features)
+        self.precision = meaning.precision
+        tall = meaning.precision.block[0]
+        self._rows = max(1, _BLOCK // meaning.in_features // tall) * tall
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
-        blocks = [functional.linear(inputs, codes.float()) for codes in self.codes.split(self._rows)]
-        product = torch.cat(blocks, dim=-1).mul_(self.scale)
+        scales = self.scale.split(self._rows // self.precision.block[0])
+        blocks = [
+            functional.linear(inputs, Quantised(integers, scale, self.precision).dense())
+            for integers, scale in zip(self.integers.split(self._rows), scales, strict=True)
+        ]
+        product = torch.cat(blocks, dim=-1)
         return product if self.bias is None else product.add_(self.bias)
 
 

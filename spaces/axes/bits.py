@@ -1,6 +1,8 @@
-"""Bits per slot and kind: float, or 8-bit weights and inputs with calibrated ranges; 8-bit embeddings.
+"""Bits per slot and kind, after *Blockwise Compression of Transformer-based Models without Retraining*.
 
-What a quantised number means is in `spaces/quantised.py`; this axis decides where it is used and calibrates it.
+(Dong, Chen; arXiv 2304.01483.) The paper's outline is public, its rules are not: block shapes, scales, clipping and
+rounding are ours, see docs/architecture.md. What quantised numbers mean is in `spaces/blocks.py` and
+`spaces/ranges.py`; this axis decides where they are used, calibrates inputs and rounds weights.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,30 +14,35 @@ from torch import Tensor, nn
 
 from ...errors import PlanError
 from ..anatomy import Anatomy
-from ..plan import Plan, Precision, Treatments
-from ..quantised import QuantEmbedding, QuantLinear, affine_range, quantise_rows
+from ..blocks import Quantised, quantise
+from ..calibration import input_moments, input_samples, standing_linears
+from ..plan import ORIGINAL_WEIGHTS, Layer, Plan, Slot, Treatment, Treatments
+from ..precision import Precision
+from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, Stored, store
+from ..ranges import affine_range
+from ..rounding import round_with_feedback
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site, Value
 
 FLOAT = "float"
-LINEAR_CHOICES: Mapping[str, Precision | None] = {FLOAT: None, "int8": Precision(8, 8)}
-EMBEDDING_CHOICES: Mapping[str, Precision | None] = {FLOAT: None, "int8": Precision(8)}
-_SAMPLES_PER_BATCH = 8192
-_DECODERS_NEED = "batches for a model with a decoder need labels or decoder_input_ids."
+# Of fewer bits, weights are rounded with error feedback; of 8, the nearest is as good.
+_NEAREST_IS_GOOD = 8
 
 
 class Bits:
     """One choice for every Linear kind of every slot, and one for every part outside the stacks."""
 
     def parameters(self, anatomy: Anatomy) -> tuple[Parameter, ...]:
-        """`bits.<stack>.<slot>.<kind>` and `bits.<kind>`: "float" or "int8"."""
+        """`bits.<stack>.<slot>.<kind>` and `bits.<kind>`: "float" or a precision of the anatomy's palette."""
+        linears = (FLOAT, *map(str, anatomy.palette.linears))
+        tables = (FLOAT, *map(str, anatomy.palette.tables))
         inside = (
-            Parameter(f"bits.{stack.name}.{slot}.{kind}", tuple(LINEAR_CHOICES))
+            Parameter(f"bits.{stack.name}.{slot}.{kind}", linears)
             for stack in anatomy.stacks
             for slot in range(stack.n_layers)
             for kind in stack.linears
         )
-        outside = (Parameter(f"bits.{kind}", tuple(EMBEDDING_CHOICES)) for kind in anatomy.outside)
+        outside = (Parameter(f"bits.{kind}", tables) for kind in anatomy.outside)
         return (*inside, *outside)
 
     def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
@@ -47,136 +54,177 @@ class Bits:
                 if slot.layer is None:
                     continue
                 wanted = {kind: choice[f"bits.{stack.name}.{position}.{kind}"] for kind in kinds}
-                slots[position] = replace(slot, treatments=_set(slot.treatments, wanted, LINEAR_CHOICES))
+                slots[position] = replace(slot, treatments=_set(slot.treatments, wanted))
             plan = plan.with_stack(replace(stack, slots=tuple(slots)))
         wanted = {kind: choice[f"bits.{kind}"] for kind in bench.anatomy.outside}
-        return replace(plan, outside=_set(plan.outside, wanted, EMBEDDING_CHOICES))
+        return replace(plan, outside=_set(plan.outside, wanted))
 
     def prepare(self, plan: Plan, bench: Workbench) -> Material:
-        """Ranges of the inputs of every Linear, seen on the calibration batches in the float model of this structure.
+        """Ranges of inputs, seen in the float model of this structure, and rounded weights.
 
         Returns:
-            Site name and kind, joined by a dot -> {"scale", "zero_point"}, for every part whose inputs are quantised.
+            Site name and kind, joined by a dot -> {"scale", "zero_point"} of its inputs where those are quantised,
+            and {"codes", "scales"} of its weights where those have fewer than 8 bits.
         """
-        structure = plan.in_float()
-        wanted = _input_bits(plan)
-        ranges = {
-            bits: bench.remember(f"bits-{structure.fingerprint}-{bits}", partial(_calibrate, structure, bench, bits))
-            for bits in sorted(set(wanted.values()))
-        }
-        return {name: ranges[bits][name] for name, bits in wanted.items()}
+        found: dict[str, dict[str, Tensor]] = {}
+        for bits in sorted(set(_input_bits(plan).values())):
+            structure, calibration = plan.in_float(), bench.anatomy.palette.calibration
+            key = f"bits-{structure.fingerprint}-{bits}-{calibration}"
+            ranges = bench.remember(key, partial(_calibrate, structure, bench, bits))
+            for name, wanted in _input_bits(plan).items():
+                if wanted == bits:
+                    found.setdefault(name, {}).update(ranges[name])
+        for name, layer, treatment in _rounded(plan):
+            assert treatment.precision is not None
+            home, home_name = _home(plan, name, layer, bench.anatomy)
+            # Inputs of 8 bits or none: the weights are rounded alike, but for how far scales may lie apart.
+            key = f"rounding-{home.fingerprint}-{treatment.precision}"
+            rounding = bench.remember(key, partial(_round_all, home, treatment.precision, bench))
+            found.setdefault(name, {}).update(rounding[home_name])
+        return found
 
     def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
         """Puts a quantised module under the old name of each part that has a precision."""
         for kind, treatment in site.treatments.items:
-            if treatment.precision is None:
+            precision = treatment.precision
+            if precision is None:
                 continue
-            path = site.parts[kind]
-            part = module.get_submodule(path)
+            part = module.get_submodule(site.parts[kind])
+            found = {} if material is None else material.get(f"{site.name}.{kind}", {})
             if isinstance(part, nn.Embedding):
-                _quantise_table(module, part.weight, treatment.precision)
+                _quantise_table(module, part.weight, precision, found)
             elif isinstance(part, nn.Linear):
-                found = None if material is None else material.get(f"{site.name}.{kind}")
-                input_range = None if found is None else (float(found["scale"]), int(found["zero_point"]))
-                module.set_submodule(path, QuantLinear(part, treatment.precision, input_range=input_range))
+                module.set_submodule(site.parts[kind], _quantised_linear(part, precision, found))
             else:
                 raise PlanError(f"{site.name}.{kind} is a {type(part).__name__}, which has no quantised form.")
         return module
 
 
-def _quantise_table(module: nn.Module, table: Tensor, precision: Precision) -> None:
+def _quantised_linear(linear: nn.Linear, precision: Precision, found: Mapping[str, Tensor]) -> nn.Module:
+    if not precision.has_integer_weights:
+        return BFloat16Linear(linear, precision)
+    input_range = (float(found["scale"]), int(found["zero_point"])) if "scale" in found else None
+    return QuantLinear(linear, precision, input_range=input_range, stored=_stored(found))
+
+
+def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, found: Mapping[str, Tensor]) -> None:
     """Replaces every part that holds this table, lookups and the output tied to them, around one set of codes.
 
     A code's scale belongs to a row: a word of a lookup, an output channel of the output. So both mean the same numbers.
     """
-    rows = quantise_rows(table, precision.weight_bits)
     # By name, since one module may stand at several places.
     parts = {
         name: part
         for name, part in module.named_modules(remove_duplicate=False)
         if getattr(part, "weight", None) is table
     }
+    stored = _stored(found)
+    if stored is None and not table.is_meta:
+        stored = store(quantise(table, precision))
     for name, part in parts.items():
         if isinstance(part, nn.Embedding):
-            module.set_submodule(name, QuantEmbedding(part, precision, rows=rows))
+            module.set_submodule(name, QuantEmbedding(part, precision, stored=stored))
         elif isinstance(part, nn.Linear):
-            module.set_submodule(name, QuantLinear(part, precision, input_range=None, rows=rows))
+            module.set_submodule(name, QuantLinear(part, precision, input_range=None, stored=stored))
         else:
             raise PlanError(
                 f"{name} shares a table of words, but is a {type(part).__name__}: it has no quantised form."
             )
 
 
-def _set(old: Treatments, wanted: Mapping[str, Value], legal: Mapping[str, Precision | None]) -> Treatments:
+def _set(old: Treatments, wanted: Mapping[str, Value]) -> Treatments:
     """The treatments with the precisions of these kinds set to the chosen ones."""
     for kind, value in wanted.items():
-        if value not in legal:
-            raise PlanError(f"the bits of {kind} are one of {', '.join(legal)}, got {value!r}.")
-        old = old.with_(kind, replace(old.get(kind), precision=legal[str(value)]))
+        precision = None if value == FLOAT else Precision.parse(str(value))
+        old = old.with_(kind, replace(old.get(kind), precision=precision))
     return old
 
 
 def _input_bits(plan: Plan) -> dict[str, int]:
-    """Site name and kind, joined by a dot -> bits of its inputs, where those are quantised."""
+    """Site name and kind, joined by a dot -> bits of its inputs, where those are integers."""
     return {
         f"{stack.name}.{position}.{kind}": treatment.precision.activation_bits
         for stack in plan.stacks
         for position, slot in enumerate(stack.slots)
         for kind, treatment in slot.treatments.items
-        if treatment.precision is not None and treatment.precision.activation_bits is not None
+        if treatment.precision is not None
+        and treatment.precision.activation_bits is not None
+        and treatment.precision.has_integer_inputs
     }
 
 
 def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
     """Runs the calibration batches through the float model and fits a range to the inputs of every Linear."""
     model = bench.build(structure)
-    samples: dict[str, list[Tensor]] = {}
-    generator = torch.Generator().manual_seed(0)
-    hooks = []
-    for name, part in _standing_linears(model, structure, bench.anatomy):
-        found = samples.setdefault(name, [])
-
-        def look(_: nn.Module, inputs: tuple[Tensor, ...], found: list[Tensor] = found) -> None:
-            found.append(_sample(inputs[0], generator))
-
-        hooks.append(part.register_forward_pre_hook(look))
-    try:
-        with torch.inference_mode():
-            for batch in bench.calibration():
-                model(**batch)
-    except ValueError as error:
-        raise PlanError(f"the calibration batches do not run: {error} {_DECODERS_NEED}") from error
-    for hook in hooks:
-        hook.remove()
-    unseen = [name for name, found in samples.items() if not found]
-    if unseen:
-        raise PlanError(
-            f"the calibration batches never reached {len(unseen)} Linears, among them {unseen[0]}; {_DECODERS_NEED}"
-        )
-    ranges = {name: affine_range(torch.cat(parts), bits) for name, parts in samples.items()}
+    parts = dict(standing_linears(model, structure, bench.anatomy))
+    samples = input_samples(model, parts, bench)
+    ranges = {name: affine_range(values, bits, bench.anatomy.palette.calibration) for name, values in samples.items()}
     return {
         name: {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
         for name, (scale, zero_point) in ranges.items()
     }
 
 
-def _standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator[tuple[str, nn.Module]]:
-    """Slot and kind, as `stack.slot.kind`, of every Linear that stands in a built model, and the Linear."""
-    for stack in plan.stacks:
-        places = anatomy.stack(stack.name)
-        kept = [position for position, slot in enumerate(stack.slots) if slot.layer is not None]
-        for place, position in enumerate(kept):
-            for kind, path in places.linears.items():
-                yield f"{stack.name}.{position}.{kind}", model.get_submodule(f"{places.path}.{place}.{path}")
+def _rounded(plan: Plan) -> Iterator[tuple[str, Layer | None, Treatment]]:
+    """Site name and kind, layer and treatment of every part whose weights are rounded to fewer than 8 bits."""
+    places = [
+        (f"{stack.name}.{position}", slot.layer, slot.treatments)
+        for stack in plan.stacks
+        for position, slot in enumerate(stack.slots)
+    ]
+    for site, layer, treatments in [*places, ("outside", None, plan.outside)]:
+        for kind, treatment in treatments.items:
+            bits = None if treatment.precision is None else treatment.precision.weight_bits
+            if bits is not None and bits < _NEAREST_IS_GOOD:
+                yield f"{site}.{kind}", layer, treatment
 
 
-def _sample(values: Tensor, generator: torch.Generator) -> Tensor:
-    """The extremes of a tensor and a random part of the rest: enough to fit a range to."""
-    flat = values.detach().float().flatten()
-    if flat.numel() <= _SAMPLES_PER_BATCH:
-        return flat
-    chosen = torch.randint(flat.numel(), (_SAMPLES_PER_BATCH,), generator=generator).to(flat.device)
-    return torch.cat([flat[chosen], flat.min().reshape(1), flat.max().reshape(1)])
+def _home(plan: Plan, name: str, layer: Layer | None, anatomy: Anatomy) -> tuple[Plan, str]:
+    """The plan in which a part's weights are rounded, and the part's name there.
+
+    A layer is rounded once, with the inputs it sees among its own like: an original in the original model, a modular
+    layer among those of its granularity. So its codes serve all structures it stands in. Weights trained for one
+    structure are rounded in that one.
+    """
+    if plan.weights != ORIGINAL_WEIGHTS:
+        return plan.in_float(), name
+    home = anatomy.identity()
+    if layer is None:
+        return home, name
+    stack, _, kind = name.split(".", 2)
+    if layer.granularity > 1:
+        for old in home.stacks:
+            if layer.granularity in anatomy.stack(old.name).granularities:
+                slots = (Slot(Layer(i, layer.granularity)) for i in range(len(old.slots) // layer.granularity))
+                home = home.with_stack(replace(old, slots=tuple(slots)))
+    return home, f"{stack}.{layer.index}.{kind}"
+
+
+def _round_all(home: Plan, precision: Precision, bench: Workbench) -> Material:
+    """Rounds all weights of a model to one precision: Linears with error feedback, tables of words to the nearest."""
+    model = bench.build(home)
+    parts = dict(standing_linears(model, home, bench.anatomy))
+    moments = input_moments(model, parts, bench)
+    found = {
+        name: _material(round_with_feedback(part.weight, precision, moments.pop(name))) for name, part in parts.items()
+    }
+    if precision.activation_bits is None:
+        for kind, path in bench.anatomy.outside.items():
+            part = model.get_submodule(path)
+            if isinstance(part, nn.Embedding):
+                found[f"outside.{kind}"] = _material(quantise(part.weight, precision))
+    return found
+
+
+def _material(quantised: Quantised) -> dict[str, Tensor]:
+    """As it is remembered."""
+    codes, scales = store(quantised)
+    return {"codes": codes, "scales": scales}
+
+
+def _stored(material: Mapping[str, Tensor]) -> Stored | None:
+    """The inverse of `_material`; None where nothing was remembered."""
+    return (material["codes"], material["scales"]) if "codes" in material else None
 
 
 plugin = Bits()

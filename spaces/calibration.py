@@ -1,0 +1,121 @@
+"""What the calibration batches show of the inputs of Linears: samples of the values, and their second moments."""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PlanError
+from .anatomy import Anatomy
+from .plan import Plan
+from .workbench import Workbench
+
+_SAMPLES_PER_BATCH = 8192
+_DECODERS_NEED = "batches for a model with a decoder need labels or decoder_input_ids."
+
+
+def standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator[tuple[str, nn.Linear]]:
+    """Slot and kind, as "encoder.3.query", of every Linear that stands in a built model in float, and the Linear.
+
+    Those outside the stacks are called "outside" and their kind.
+    """
+    for stack in plan.stacks:
+        places = anatomy.stack(stack.name)
+        kept = [position for position, slot in enumerate(stack.slots) if slot.layer is not None]
+        for place, position in enumerate(kept):
+            for kind, path in places.linears.items():
+                part = model.get_submodule(f"{places.path}.{place}.{path}")
+                assert isinstance(part, nn.Linear)
+                yield f"{stack.name}.{position}.{kind}", part
+    for kind, path in anatomy.outside.items():
+        part = model.get_submodule(path)
+        if isinstance(part, nn.Linear):
+            yield f"outside.{kind}", part
+
+
+def input_samples(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench) -> dict[str, Tensor]:
+    """Values that the inputs of these parts take in the calibration batches.
+
+    Args:
+        model: in evaluation mode.
+        parts: modules of the model by name.
+        bench: whose batches are run.
+
+    Returns:
+        Name -> the extremes and a random part of the rest of every batch, one-dimensional.
+
+    Raises:
+        PlanError: if the batches do not run, or never reach a part.
+    """
+    generator = torch.Generator().manual_seed(0)
+    samples: dict[str, list[Tensor]] = {name: [] for name in parts}
+
+    def look(name: str, inputs: Tensor) -> None:
+        samples[name].append(_sample(inputs, generator))
+
+    _watch(model, parts, bench, look)
+    return {name: torch.cat(found) for name, found in samples.items()}
+
+
+def input_moments(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench) -> dict[str, Tensor]:
+    """Sums of x x^T over all inputs x of these parts in the calibration batches.
+
+    Args:
+        model: in evaluation mode.
+        parts: modules of the model by name.
+        bench: whose batches are run.
+
+    Returns:
+        Name -> in x in, float32.
+
+    Raises:
+        PlanError: if the batches do not run, or never reach a part.
+    """
+    moments: dict[str, Tensor] = {}
+
+    def look(name: str, inputs: Tensor) -> None:
+        rows = inputs.detach().float().flatten(0, -2)
+        if name in moments:
+            moments[name].addmm_(rows.t(), rows)
+        else:
+            moments[name] = rows.t() @ rows
+
+    _watch(model, parts, bench, look)
+    return moments
+
+
+def _watch(
+    model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench, look: Callable[[str, Tensor], None]
+) -> None:
+    """Runs the calibration batches and shows every input of every part."""
+    unseen = dict.fromkeys(parts)
+
+    def hook(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        unseen.pop(name, None)
+        look(name, inputs[0])
+
+    hooks = [part.register_forward_pre_hook(partial(hook, name)) for name, part in parts.items()]
+    try:
+        with torch.inference_mode():
+            for batch in bench.calibration():
+                model(**batch)
+    except ValueError as error:
+        raise PlanError(f"the calibration batches do not run: {error} {_DECODERS_NEED}") from error
+    finally:
+        for handle in hooks:
+            handle.remove()
+    if unseen:
+        raise PlanError(
+            f"the calibration batches never reached {len(unseen)} parts, among them {next(iter(unseen))}; "
+            f"{_DECODERS_NEED}"
+        )
+
+
+def _sample(values: Tensor, generator: torch.Generator) -> Tensor:
+    """The extremes of a tensor and a random part of the rest: enough to fit a range to."""
+    flat = values.detach().float().flatten()
+    if flat.numel() <= _SAMPLES_PER_BATCH:
+        return flat
+    chosen = torch.randint(flat.numel(), (_SAMPLES_PER_BATCH,), generator=generator).to(flat.device)
+    return torch.cat([flat[chosen], flat.min().reshape(1), flat.max().reshape(1)])

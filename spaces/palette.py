@@ -1,0 +1,61 @@
+"""Which precisions a search may choose from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..errors import SettingError
+from .precision import Precision
+from .ranges import CALIBRATIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Which precisions a search may choose from, beside float; the gentlest first.
+
+    Attributes:
+        linears: for the Linears of every layer.
+        tables: for the parts outside the stacks: tables of words and positions, the pooler. Weights only.
+        intermediates: for results inside a layer that no Linear takes in; bits of activations only. Often none: most
+            kernels keep them float, and rounding them then costs time.
+        calibration: how the ranges of activations are found.
+    """
+
+    linears: tuple[Precision, ...] = (Precision(8, 8), Precision(4, 8, (64, 64), power_of_two=True))
+    tables: tuple[Precision, ...] = (Precision(8), Precision(4, None, (64, 64), power_of_two=True))
+    intermediates: tuple[Precision, ...] = ()
+    calibration: str = "least_error"
+
+    def __post_init__(self) -> None:
+        if self.calibration not in CALIBRATIONS:
+            raise SettingError.unknown("calibration", self.calibration, CALIBRATIONS)
+        for precision in self.linears:
+            if precision.weight_bits is None:
+                raise SettingError(f"precisions of Linears have bits of weights, got {precision}; write w8{precision}.")
+        for precision in self.tables:
+            if not precision.has_integer_weights or precision.activation_bits is not None:
+                raise SettingError(f"precisions of tables are like 'w8' or 'w4-64x64-pow2', got {precision}.")
+        for precision in self.intermediates:
+            if precision.weight_bits is not None or not precision.has_integer_inputs:
+                raise SettingError(f"precisions of intermediate results are like 'a8', got {precision}.")
+        for precisions in (self.linears, self.tables, self.intermediates):
+            if len(set(precisions)) < len(precisions):
+                raise SettingError(f"each precision is given once, got {', '.join(map(str, precisions))}.")
+
+    def to_json(self) -> dict[str, Any]:
+        """Precisions as they are written."""
+        return {
+            "linears": list(map(str, self.linears)),
+            "tables": list(map(str, self.tables)),
+            "intermediates": list(map(str, self.intermediates)),
+            "calibration": self.calibration,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        precisions = {name: tuple(map(Precision.parse, data[name])) for name in ("linears", "tables", "intermediates")}
+        return cls(**precisions, calibration=data["calibration"])
+
+
+DEFAULT_PALETTE = Palette()
