@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .api import Study as Study
+    from .api import allocate as allocate
     from .api import assemble as assemble
     from .api import load as load
     from .api import pare as pare
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .search.modular import Curriculum as Curriculum
     from .search.modular import Modular as Modular
     from .search.tasks import Task as Task
+    from .spaces.palette import Palette as Palette
+    from .spaces.precision import Precision as Precision
 
 __version__ = "0.1.0"
 
@@ -26,10 +29,13 @@ _HOMES = {
     "Curriculum": ".search.modular",
     "Losses": ".search.distillation",
     "Modular": ".search.modular",
+    "Palette": ".spaces.palette",
+    "Precision": ".spaces.precision",
     "Schedule": ".search.distilling",
     "Study": ".api",
     "Task": ".search.tasks",
     "Workload": ".profilers.workload",
+    "allocate": ".api",
     "assemble": ".api",
     "load": ".api",
     "pare": ".api",
@@ -39,11 +45,14 @@ __all__ = [
     "Curriculum",
     "Losses",
     "Modular",
+    "Palette",
+    "Precision",
     "Schedule",
     "Study",
     "Task",
     "Workload",
     "__version__",
+    "allocate",
     "assemble",
     "load",
     "pare",

@@ -10,6 +10,7 @@ from .profilers import devices
 from .profilers.runtimes.torch import TorchExecutable
 from .profilers.runtimes.torch import plugin as torch_runtime
 from .profilers.workload import Workload
+from .reports.allocated import Allocated, allocate_model
 from .reports.assembled import Assembled, assemble_model
 from .reports.export import Exported, export
 from .reports.front import Front, front_of, table_of
@@ -26,6 +27,7 @@ from .search.study import Record
 from .search.tasks import Task
 from .search.workbench import Greedy
 from .spaces import artefact
+from .spaces.palette import Palette
 
 
 class Study:
@@ -102,6 +104,7 @@ def pare(
     greedy: Greedy | None = None,
     modular: Modular | None = None,
     prepared: str | Path | None = None,
+    palette: Palette | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -124,6 +127,7 @@ def pare(
         greedy: how the removal order of layers is found.
         modular: for the axis "assembly": how its layers are trained, in the run folder; None for the defaults.
         prepared: instead, the folder of layers that `prepare` made.
+        palette: for the axis "bits": which precisions there are to choose from; None for the defaults.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -147,6 +151,7 @@ def pare(
         greedy=greedy or Greedy(),
         modular=modular or Modular(),
         prepared=None if prepared is None else Path(prepared),
+        palette=palette or Palette(),
     )
     study = Study(search(settings, progress).folder)
     study.report()
@@ -226,6 +231,56 @@ def assemble(
         prepared=Path(prepared),
     )
     return assemble_model(settings, Path(out), ratio=ratio, strategy=strategy, tiling=tiling, progress=progress)
+
+
+def allocate(
+    model: str | Path,
+    task: Task,
+    *,
+    out: str | Path,
+    ratio: float | None = None,
+    effective_bits: float | None = None,
+    speed_up: float | None = None,
+    palette: Palette | None = None,
+    device: str = "cpu",
+    runtime: str = "torch",
+    workload: Workload | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Allocated:
+    """Gives every part of a model its bits by sensitivity, exports it, and measures it beside the original.
+
+    Args:
+        model: a local Hugging Face folder, or the name of a model on the hub.
+        task: what the model is judged on; its calibration split is what bits are allocated by.
+        out: new folder for the compressed model.
+        ratio: how many times smaller the whole model shall be, everything counted.
+        effective_bits: instead, bits per number: 32 over the ratio.
+        speed_up: instead, how many times faster a request shall be.
+        palette: which precisions there are to choose from; None for the defaults.
+        device: where it shall run.
+        runtime: what runs it.
+        workload: what is served; None as in `pare`.
+        seed: of the order of measurements.
+        progress: where to say how far it is; None says nothing.
+
+    Raises:
+        BudgetError: if the target is out of reach; the message says what can be reached.
+        UserError: if something else asked for cannot work.
+    """
+    settings = Settings(
+        model=str(model),
+        task=task,
+        out=Path(out),
+        device=device,
+        runtime=runtime,
+        axes=("bits",),
+        workload=workload or Workload.on_all_cores(),
+        seed=seed,
+        palette=palette or Palette(),
+    )
+    targets = {"ratio": ratio, "effective_bits": effective_bits, "speed_up": speed_up}
+    return allocate_model(settings, Path(out), **targets, progress=progress)
 
 
 def load(folder: str | Path, *, device: str = "cpu", threads: int | None = None) -> PreTrainedModel:

@@ -14,6 +14,7 @@ from rich.console import Console
 from . import __version__
 from . import cli_options as given
 from .cli_assembly import assemble, prepare
+from .cli_bits import allocate
 from .errors import ParingError, SettingError
 
 app = typer.Typer(
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.command()(prepare)
 app.command()(assemble)
+app.command()(allocate)
 
 
 def main() -> None:
@@ -70,6 +72,10 @@ def search(
     ] = None,
     granularities: given.Granularities = "2,3,6",
     modular_steps: Annotated[int, typer.Option(help="For the axis assembly without --prepared.")] = 3000,
+    precisions: given.Precisions = given.PRECISIONS,
+    table_precisions: given.TablePrecisions = given.TABLE_PRECISIONS,
+    intermediates: given.Intermediates = "",
+    calibration: given.Calibration = "least_error",
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
@@ -110,6 +116,7 @@ def search(
         greedy=Greedy(depth_scorer, training=Training(epochs=epochs, learning_rate=learning_rate), metric=depth_metric),
         modular=Modular(sizes, schedule=Schedule(modular_steps, seed=seed)),
         prepared=prepared,
+        palette=given.palette(precisions, table_precisions, intermediates, calibration),
         progress=Terminal(),
     )
     _show_answer(study.record.folder)

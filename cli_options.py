@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .errors import ParingError, SettingError
+from .errors import ParingError, PlanError, SettingError
+
+if TYPE_CHECKING:
+    from .spaces.palette import Palette
 
 Model = Annotated[str, typer.Argument(help="A Hugging Face model folder, or the name of a model on the hub.")]
 Run = Annotated[Path, typer.Argument(help="A run folder, as `paring search --out` made it.", show_default=False)]
@@ -43,6 +46,21 @@ LabelColumn = Annotated[
 Granularities = Annotated[
     str, typer.Option(help="For how many layers one modular layer may stand; those that divide a stack are taken.")
 ]
+Precisions = Annotated[
+    str,
+    typer.Option(help="For the axis bits: what Linears may be given beside float, for instance w8a8,w4a8-64x64-pow2."),
+]
+TablePrecisions = Annotated[
+    str, typer.Option(help="For the axis bits: what tables of words and positions and the pooler may be given.")
+]
+Intermediates = Annotated[
+    str, typer.Option(help="For the axis bits: what results between Linears may be given, for instance a8.")
+]
+Calibration = Annotated[
+    str, typer.Option(help="How ranges of activations are found: least_error, percentile or min_max.")
+]
+# As `Palette` has them; written here too so that asking for help need not load it.
+PRECISIONS, TABLE_PRECISIONS = "w8a8,w4a8-64x64-pow2", "w8,w4-1x64,w3-1x64"
 
 
 class InterruptedByUserError(ParingError):
@@ -75,6 +93,26 @@ def check_format(form: str) -> None:
 def names(text: str) -> tuple[str, ...]:
     """Reads "depth, bits"."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def palette(linears: str, tables: str, intermediates: str, calibration: str) -> "Palette":
+    """Reads lists of precisions.
+
+    Raises:
+        SettingError: if one is not a precision, or not one for its place.
+    """
+    from .spaces.palette import Palette
+    from .spaces.precision import Precision
+
+    try:
+        return Palette(
+            tuple(map(Precision.parse, names(linears))),
+            tuple(map(Precision.parse, names(tables))),
+            tuple(map(Precision.parse, names(intermediates))),
+            calibration,
+        )
+    except PlanError as error:
+        raise SettingError(str(error)) from error
 
 
 def at_least_one(generated_tokens: int | None) -> int:

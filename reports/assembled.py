@@ -12,7 +12,6 @@ from ..search.opening import open_workbench
 from ..search.progress import Progress, Silent
 from ..search.settings import Settings
 from ..search.slot_latency import slot_seconds
-from ..search.trial import Final
 from ..search.workbench import LocalWorkbench
 from ..spaces.assembling import STRATEGIES, StackCosts, assemble, layer_ratio
 from ..spaces.plan import Plan, Slot, Stack
@@ -40,40 +39,21 @@ class Assembled:
 
     def to_json(self) -> dict[str, object]:
         """Plain data, SI units said in the names; all samples are in the exported folder."""
-        final, baseline = self.exported.final, self.exported.baseline
-
-        def costs(one: Final, parameters: int) -> dict[str, object]:
-            measures = one.measures
-            return {
-                "quality": measures.quality,
-                "parameters": parameters,
-                "stored_bytes": one.profile.stored_bytes,
-                "latency_seconds": measures.latency_seconds,
-                "memory_bytes": measures.memory_bytes,
-            }
-
         return {
             "tilings": {name: list(sizes) for name, sizes in self.tilings.items()},
             "layer_ratio": self.layer_ratio,
-            "metric": final.quality.metric,
-            "assembled": costs(final, self.parameters),
-            "original": costs(baseline, self.original_parameters),
-            "exported": str(self.exported.folder),
-            "verdict": self.exported.verdict,
+            "parameters": self.parameters,
+            "original_parameters": self.original_parameters,
+            **self.exported.to_json(),
         }
 
     def lines(self) -> tuple[str, ...]:
         """What was assembled and what it is worth, for a person."""
-        final, baseline = self.exported.final, self.exported.baseline
         pieces = " ".join(f"{name}={written(sizes)}" for name, sizes in self.tilings.items())
-        gain = final.gain
         return (
-            f"{pieces}: {self.layer_ratio:.2f} times fewer layers.",
-            f"{final.quality.metric} on test {final.quality.value:.4f}, the original {baseline.quality.value:.4f} "
-            f"(95 % interval of the difference {gain.low:+.4f} to {gain.high:+.4f})",
-            f"parameters {self.parameters / 1e6:.2f} M of {self.original_parameters / 1e6:.2f} M; "
-            f"stored {final.profile.stored_bytes / 1e6:.1f} MB of {baseline.profile.stored_bytes / 1e6:.1f} MB",
-            f"Exported to {self.exported.folder}: it is {self.exported.verdict}.",
+            f"{pieces}: {self.layer_ratio:.2f} times fewer layers; "
+            f"parameters {self.parameters / 1e6:.2f} M of {self.original_parameters / 1e6:.2f} M.",
+            *self.exported.lines(),
         )
 
 

@@ -40,6 +40,37 @@ class Exported:
     baseline: Final
     verdict: str
 
+    def to_json(self) -> dict[str, object]:
+        """Plain data, SI units said in the names; all samples are in the exported folder."""
+
+        def costs(one: Final) -> dict[str, object]:
+            return {
+                "quality": one.measures.quality,
+                "stored_bytes": one.profile.stored_bytes,
+                "latency_seconds": one.measures.latency_seconds,
+                "memory_bytes": one.measures.memory_bytes,
+            }
+
+        return {
+            "metric": self.final.quality.metric,
+            "compressed": costs(self.final),
+            "original": costs(self.baseline),
+            "kernels": self.final.profile.kernels,
+            "exported": str(self.folder),
+            "verdict": self.verdict,
+        }
+
+    def lines(self) -> tuple[str, ...]:
+        """What it is worth, for a person."""
+        final, baseline, gain = self.final, self.baseline, self.final.gain
+        before, after = baseline.profile.stored_bytes, final.profile.stored_bytes
+        return (
+            f"{final.quality.metric} on test {final.quality.value:.4f}, the original {baseline.quality.value:.4f} "
+            f"(95 % interval of the difference {gain.low:+.4f} to {gain.high:+.4f})",
+            f"stored {after / 1e6:.1f} MB of {before / 1e6:.1f} MB, {before / after:.2f} times smaller",
+            f"Exported to {self.folder}: it is {self.verdict}.",
+        )
+
 
 def export(record: Record, plan: Plan, folder: Path, progress: Progress | None = None) -> Exported:
     """Writes a plan of a run as a model that loads, and measures what was written.

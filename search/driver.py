@@ -20,6 +20,7 @@ from .opening import open_workbench
 from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
+from .starts import starting_choices
 from .study import DATABASE_ERRORS, Record, database_errors
 from .trial import State, Trial
 from .workbench import LocalWorkbench
@@ -86,7 +87,7 @@ class _Loop:
         record.study.sampler = sampler(settings.sampler, seed=settings.seed + begun)
         self._random = random.Random(settings.seed + begun)
         if begun == 0:
-            for choice in space.uniform_choices()[: max(1, (settings.trials or 60) // 2)]:
+            for choice in starting_choices(space, bench)[: max(1, (settings.trials or 60) // 2)]:
                 record.study.enqueue_trial(choice)
 
     def run(self, progress: Progress) -> None:

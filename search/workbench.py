@@ -34,6 +34,8 @@ from .training import Training, fine_tune
 
 SCORERS = ("training_free", "fine_tune")
 _CALIBRATION_BATCH = 32
+# What is being done while something is learned, by the first word of its key.
+_LEARNING = {"bits": "calibrating inputs", "rounding": "rounding weights", "harm": "how much each part minds rounding"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +157,9 @@ class LocalWorkbench:
         """What `learn` returns, from the run folder where it is already known."""
         known: Material | None = self._cache.get_tensors(key)
         if known is None:
-            known = learn()
+            with self._progress.stage(_LEARNING.get(key.partition("-")[0], "learning"), 1) as report:
+                known = learn()
+                report(1, "")
             self._cache.put_tensors(key, known)
         return known
 

@@ -22,8 +22,8 @@ class Anatomy:
     Attributes:
         family: the model type, as its config names it.
         stacks: its layer stacks, in the order they run.
-        outside: kind -> path of the tables outside the stacks that an axis may change. Other parts of the model may
-            hold the same table (see `spaces/ties.py`); each table is listed once.
+        outside: kind -> path of the tables and Linears outside the stacks that an axis may change. Other parts of the
+            model may hold the same table (see `spaces/ties.py`); each table is listed once.
         palette: which precisions its parts may be given.
     """
 
@@ -92,7 +92,17 @@ def _place(model: PreTrainedModel, family: str, layout: Layout) -> Anatomy:
     tables: dict[int, tuple[str, str]] = {}
     for kind, path in layout.outside.items():
         tables.setdefault(id(_find(model, prefix + path, nn.Embedding).weight), (kind, prefix + path))
-    return Anatomy(family, stacks, MappingProxyType(dict(tables.values())))
+    optional = {kind: prefix + path for kind, path in layout.optional.items()} | dict(layout.heads)
+    found = {kind: path for kind, path in optional.items() if _has(model, path)}
+    return Anatomy(family, stacks, MappingProxyType(dict(tables.values()) | found))
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    """Whether there is a table or a Linear at a path."""
+    try:
+        return isinstance(model.get_submodule(path), nn.Embedding | nn.Linear)
+    except AttributeError:
+        return False
 
 
 def _find(model: nn.Module, path: str, kind: type[Part]) -> Part:

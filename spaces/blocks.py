@@ -11,7 +11,7 @@ integer kernels then multiply the whole row.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import ceil, floor, log2
+from math import ceil, floor, log2, prod
 from typing import Literal
 
 import torch
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import PlanError
+from .packing import packed_width
 from .precision import Precision
 
 Clipping = Literal["abs_max", "least_error"]
@@ -177,6 +178,20 @@ def scale_shape(block: tuple[int, int | None], rows: int, columns: int) -> tuple
     """How many blocks there are along each side."""
     tall, wide = block
     return ceil(rows / tall), 1 if wide is None else ceil(columns / wide)
+
+
+def packed_bytes(rows: int, columns: int, precision: Precision) -> int:
+    """Bytes that a matrix takes, codes and scales; of 4 bytes a number where weights stay float.
+
+    With 4 bits and blocks of 64 x 64 whose scales take 8 bits, that is 4 + 8 / 4096 bits a number: 7.996 times less
+    than float32. Scales of 24 bits would make it 7.988.
+    """
+    if precision.weight_bits is None:
+        return 4 * rows * columns
+    if not precision.has_integer_weights:
+        return 2 * rows * columns
+    scales = prod(scale_shape(precision.block, rows, columns))
+    return rows * packed_width(columns, precision.weight_bits) + scales * (1 if precision.power_of_two else 2)
 
 
 def check_finite(weight: Tensor) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from .anatomy import Anatomy
 from .plan import Plan
-from .workbench import Workbench
+from .ranges import affine_range
+from .workbench import Material, Workbench
 
 _SAMPLES_PER_BATCH = 8192
 _DECODERS_NEED = "batches for a model with a decoder need labels or decoder_input_ids."
@@ -32,6 +33,26 @@ def standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator
         part = model.get_submodule(path)
         if isinstance(part, nn.Linear):
             yield f"outside.{kind}", part
+
+
+def input_ranges(structure: Plan, bench: Workbench, bits: int) -> Material:
+    """Ranges for the inputs of every Linear of a plan in float, as the calibration batches show them.
+
+    Returns:
+        Site name and kind -> {"scale", "zero_point"} for codes of so many bits.
+    """
+    calibration = bench.anatomy.palette.calibration
+
+    def learn() -> Material:
+        model = bench.build(structure)
+        samples = input_samples(model, dict(standing_linears(model, structure, bench.anatomy)), bench)
+        ranges = {name: affine_range(values, bits, calibration) for name, values in samples.items()}
+        return {
+            name: {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
+            for name, (scale, zero_point) in ranges.items()
+        }
+
+    return bench.remember(f"bits-{structure.fingerprint}-{bits}-{calibration}", learn)
 
 
 def input_samples(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ for each; the first whose parts are all there is the one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 
@@ -38,10 +38,14 @@ class Layout:
         stacks: its layer stacks, in the order they run.
         outside: kind -> path of the tables outside the stacks that an axis may change. A table that is the same
             parameter as an earlier one is no part of its own.
+        optional: kind -> path of further tables and Linears outside the stacks, of which a model may have any.
+        heads: the same, with paths from the whole model: Linears of task heads as wide as the layers.
     """
 
     stacks: tuple[StackAnatomy, ...]
     outside: Mapping[str, str]
+    optional: Mapping[str, str] = field(default_factory=dict)
+    heads: Mapping[str, str] = field(default_factory=dict)
 
 
 def _linears(prefix: str = "", **paths: str) -> Mapping[str, str]:
@@ -66,8 +70,19 @@ _DISTILBERT_LINEARS = _joined(
     _linears("ffn.", ffn_in="lin1", ffn_out="lin2"),
 )
 _WORDS = MappingProxyType({"embeddings": "embeddings.word_embeddings"})
-_BERT = Layout((StackAnatomy("encoder", "encoder.layer", ("num_hidden_layers",), _BERT_LINEARS),), _WORDS)
-_DISTILBERT = Layout((StackAnatomy("encoder", "transformer.layer", ("n_layers",), _DISTILBERT_LINEARS),), _WORDS)
+_POSITIONS = _linears("embeddings.", positions="position_embeddings")
+_BERT = Layout(
+    (StackAnatomy("encoder", "encoder.layer", ("num_hidden_layers",), _BERT_LINEARS),),
+    _WORDS,
+    _joined(_POSITIONS, _linears(token_types="embeddings.token_type_embeddings", pooler="pooler.dense")),
+    _linears(head="classifier.dense"),
+)
+_DISTILBERT = Layout(
+    (StackAnatomy("encoder", "transformer.layer", ("n_layers",), _DISTILBERT_LINEARS),),
+    _WORDS,
+    _POSITIONS,
+    _linears(head="pre_classifier"),
+)
 
 _SELF = _linears("self_attn.", query="q_proj", key="k_proj", value="v_proj", attention_output="out_proj")
 _CROSS = _linears(

@@ -53,8 +53,8 @@ def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
         return packed
     *lead, _ = packed.shape
     groups = (packed.view(*lead, -1, bits).long() << _shifts(8, bits, packed.device)).sum(-1, keepdim=True)
-    codes = (groups >> _shifts(bits, _GROUP, packed.device)) & (2**bits - 1)
-    return codes.to(torch.uint8).view(*lead, -1)[..., :columns]
+    codes: Tensor = (groups >> _shifts(bits, _GROUP, packed.device)) & (2**bits - 1)
+    return codes.to(torch.uint8).view(*lead, -1).narrow(-1, 0, columns)
 
 
 def _shifts(step: int, count: int, device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ class Palette:
     """
 
     linears: tuple[Precision, ...] = (Precision(8, 8), Precision(4, 8, (64, 64), power_of_two=True))
-    tables: tuple[Precision, ...] = (Precision(8), Precision(4, None, (64, 64), power_of_two=True))
+    tables: tuple[Precision, ...] = (Precision(8), Precision(4, None, (1, 64)), Precision(3, None, (1, 64)))
     intermediates: tuple[Precision, ...] = ()
     calibration: str = "least_error"
 

@@ -75,5 +75,9 @@ class Precision:
         if match is None or not text.startswith(("w", "a")):
             raise PlanError(f"a precision is written like 'w8a8', 'w4a8-64x64-pow2', 'w3-1x32' or 'w8', got {text!r}.")
         weights, inputs, rows, columns, power_of_two = match.groups()
-        block = (int(rows or 1), None if columns in (None, "all") else int(columns))
-        return cls(weights and int(weights), inputs and int(inputs), block, power_of_two is not None)
+        return cls(
+            None if weights is None else int(weights),
+            None if inputs is None else int(inputs),
+            (int(rows or 1), None if columns in (None, "all") else int(columns)),
+            power_of_two is not None,
+        )

@@ -141,7 +141,8 @@ class QuantEmbedding(_Codes):
         found = unpack(functional.embedding(ids, self.codes), self._bits, self._columns)
         tall, wide = self.precision.block
         scale = real_scale(functional.embedding(ids // tall, self.scale))
-        scale = scale if wide is None else spread(scale.flatten(0, -2), (1, wide), 1, self._columns).view(found.shape)
+        if wide is not None:
+            scale = spread(scale.view(-1, scale.shape[-1]), (1, wide), 1, self._columns).view(found.shape)
         found = integers_of(found, self._bits) * scale
         return found if self.embed_scale == 1 else found * self.embed_scale
 

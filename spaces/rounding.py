@@ -17,7 +17,9 @@ _GROUP = 64
 
 
 def round_with_feedback(weight: Tensor, precision: Precision, moments: Tensor) -> Quantised:
-    """Rounds the columns of a weight in order, each error spread over the columns still to come.
+    """Rounds the columns of a weight one by one, each error spread over the columns still to come.
+
+    Columns with the largest inputs go first, while there are many others to make up for them.
 
     Args:
         weight: out x in, float.
@@ -29,16 +31,18 @@ def round_with_feedback(weight: Tensor, precision: Precision, moments: Tensor) -
         is less than after rounding to the nearest wherever inputs are correlated.
 
     Raises:
-        PlanError: if a weight is not finite.
+        PlanError: if a weight or a moment is not finite.
     """
     check_finite(weight)
+    check_finite(moments)
     assert precision.weight_bits is not None
     rows, columns = weight.shape
     scale = block_scales(weight, precision, importance=moments.diagonal())
-    steps = spread(real_scale(scale), precision.block, rows, columns).expand(rows, columns).t().contiguous()
-    factor = _inverse_factor(moments)
+    order = moments.diagonal().argsort(descending=True, stable=True)
+    factor = _inverse_factor(moments[order][:, order])
     # Columns as rows, so that each lies together in memory.
-    left = weight.detach().float().t().contiguous()
+    steps = spread(real_scale(scale), precision.block, rows, columns).t()[order]
+    left = weight.detach().float().t()[order]
     integers = torch.empty_like(left)
     for start in range(0, columns, _GROUP):
         stop = min(start + _GROUP, columns)
@@ -49,7 +53,7 @@ def round_with_feedback(weight: Tensor, precision: Precision, moments: Tensor) -
             left[column + 1 : stop].addr_(factor[column, column + 1 : stop], error, alpha=-1)
             errors[column - start] = error
         left[stop:].addmm_(factor[start:stop, stop:].t(), errors, alpha=-1)
-    return Quantised(integers.t().contiguous().to(torch.int8), scale, precision)
+    return Quantised(integers[order.argsort()].t().contiguous().to(torch.int8), scale, precision)
 
 
 def _inverse_factor(moments: Tensor) -> Tensor:
@@ -58,4 +62,5 @@ def _inverse_factor(moments: Tensor) -> Tensor:
     mean = float(moments.diagonal().mean())
     damped = moments + torch.eye(len(moments), dtype=torch.float64) * (_DAMPING * mean if mean > 0 else 1.0)
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    return torch.linalg.cholesky(inverse, upper=True).float()
+    factor: Tensor = torch.linalg.cholesky(inverse, upper=True)
+    return factor.float()

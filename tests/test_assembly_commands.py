@@ -101,10 +101,10 @@ def test_an_assembly_tells_programs_its_numbers(
     found = json.loads(said)
     assert (found["tilings"], found["layer_ratio"]) == ({"encoder": [3]}, 3.0)
     layer = sum(value.numel() for value in Prepared.load(prepared).layers["encoder.m3.0"].values())
-    assert found["original"]["parameters"] - found["assembled"]["parameters"] == 2 * layer
+    assert found["original_parameters"] - found["parameters"] == 2 * layer
     assert found["original"]["parameters"] == sum(p.numel() for p in load_original(str(model_folder)).parameters())
-    assert found["assembled"]["latency_seconds"] > 0 and found["assembled"]["memory_bytes"] > 0
-    assert found["assembled"]["stored_bytes"] < found["original"]["stored_bytes"]
+    assert found["compressed"]["latency_seconds"] > 0 and found["compressed"]["memory_bytes"] > 0
+    assert found["compressed"]["stored_bytes"] < found["original"]["stored_bytes"]
 
 
 @pytest.mark.parametrize(

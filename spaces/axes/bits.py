@@ -5,28 +5,23 @@ rounding are ours, see docs/architecture.md. What quantised numbers mean is in `
 `spaces/ranges.py`; this axis decides where they are used, calibrates inputs and rounds weights.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from ...errors import PlanError
 from ..anatomy import Anatomy
-from ..blocks import Quantised, quantise
-from ..calibration import input_moments, input_samples, standing_linears
-from ..plan import ORIGINAL_WEIGHTS, Layer, Plan, Slot, Treatment, Treatments
+from ..blocks import quantise
+from ..calibration import input_ranges
+from ..plan import Plan, Treatments
 from ..precision import Precision
 from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, Stored, store
-from ..ranges import affine_range
-from ..rounding import round_with_feedback
+from ..rounded_weights import rounded_weights
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site, Value
 
 FLOAT = "float"
-# Of fewer bits, weights are rounded with error feedback; of 8, the nearest is as good.
-_NEAREST_IS_GOOD = 8
 
 
 class Bits:
@@ -66,21 +61,11 @@ class Bits:
             Site name and kind, joined by a dot -> {"scale", "zero_point"} of its inputs where those are quantised,
             and {"codes", "scales"} of its weights where those have fewer than 8 bits.
         """
-        found: dict[str, dict[str, Tensor]] = {}
-        for bits in sorted(set(_input_bits(plan).values())):
-            structure, calibration = plan.in_float(), bench.anatomy.palette.calibration
-            key = f"bits-{structure.fingerprint}-{bits}-{calibration}"
-            ranges = bench.remember(key, partial(_calibrate, structure, bench, bits))
-            for name, wanted in _input_bits(plan).items():
-                if wanted == bits:
-                    found.setdefault(name, {}).update(ranges[name])
-        for name, layer, treatment in _rounded(plan):
-            assert treatment.precision is not None
-            home, home_name = _home(plan, name, layer, bench.anatomy)
-            # Inputs of 8 bits or none: the weights are rounded alike, but for how far scales may lie apart.
-            key = f"rounding-{home.fingerprint}-{treatment.precision}"
-            rounding = bench.remember(key, partial(_round_all, home, treatment.precision, bench))
-            found.setdefault(name, {}).update(rounding[home_name])
+        found = {name: dict(stored) for name, stored in rounded_weights(plan, bench).items()}
+        structure, wanted = plan.in_float(), _input_bits(plan)
+        ranges = {bits: input_ranges(structure, bench, bits) for bits in sorted(set(wanted.values()))}
+        for name, bits in wanted.items():
+            found.setdefault(name, {}).update(ranges[bits][name])
         return found
 
     def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
@@ -151,75 +136,6 @@ def _input_bits(plan: Plan) -> dict[str, int]:
         and treatment.precision.activation_bits is not None
         and treatment.precision.has_integer_inputs
     }
-
-
-def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
-    """Runs the calibration batches through the float model and fits a range to the inputs of every Linear."""
-    model = bench.build(structure)
-    parts = dict(standing_linears(model, structure, bench.anatomy))
-    samples = input_samples(model, parts, bench)
-    ranges = {name: affine_range(values, bits, bench.anatomy.palette.calibration) for name, values in samples.items()}
-    return {
-        name: {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
-        for name, (scale, zero_point) in ranges.items()
-    }
-
-
-def _rounded(plan: Plan) -> Iterator[tuple[str, Layer | None, Treatment]]:
-    """Site name and kind, layer and treatment of every part whose weights are rounded to fewer than 8 bits."""
-    places = [
-        (f"{stack.name}.{position}", slot.layer, slot.treatments)
-        for stack in plan.stacks
-        for position, slot in enumerate(stack.slots)
-    ]
-    for site, layer, treatments in [*places, ("outside", None, plan.outside)]:
-        for kind, treatment in treatments.items:
-            bits = None if treatment.precision is None else treatment.precision.weight_bits
-            if bits is not None and bits < _NEAREST_IS_GOOD:
-                yield f"{site}.{kind}", layer, treatment
-
-
-def _home(plan: Plan, name: str, layer: Layer | None, anatomy: Anatomy) -> tuple[Plan, str]:
-    """The plan in which a part's weights are rounded, and the part's name there.
-
-    A layer is rounded once, with the inputs it sees among its own like: an original in the original model, a modular
-    layer among those of its granularity. So its codes serve all structures it stands in. Weights trained for one
-    structure are rounded in that one.
-    """
-    if plan.weights != ORIGINAL_WEIGHTS:
-        return plan.in_float(), name
-    home = anatomy.identity()
-    if layer is None:
-        return home, name
-    stack, _, kind = name.split(".", 2)
-    if layer.granularity > 1:
-        for old in home.stacks:
-            if layer.granularity in anatomy.stack(old.name).granularities:
-                slots = (Slot(Layer(i, layer.granularity)) for i in range(len(old.slots) // layer.granularity))
-                home = home.with_stack(replace(old, slots=tuple(slots)))
-    return home, f"{stack}.{layer.index}.{kind}"
-
-
-def _round_all(home: Plan, precision: Precision, bench: Workbench) -> Material:
-    """Rounds all weights of a model to one precision: Linears with error feedback, tables of words to the nearest."""
-    model = bench.build(home)
-    parts = dict(standing_linears(model, home, bench.anatomy))
-    moments = input_moments(model, parts, bench)
-    found = {
-        name: _material(round_with_feedback(part.weight, precision, moments.pop(name))) for name, part in parts.items()
-    }
-    if precision.activation_bits is None:
-        for kind, path in bench.anatomy.outside.items():
-            part = model.get_submodule(path)
-            if isinstance(part, nn.Embedding):
-                found[f"outside.{kind}"] = _material(quantise(part.weight, precision))
-    return found
-
-
-def _material(quantised: Quantised) -> dict[str, Tensor]:
-    """As it is remembered."""
-    codes, scales = store(quantised)
-    return {"codes": codes, "scales": scales}
 
 
 def _stored(material: Mapping[str, Tensor]) -> Stored | None:

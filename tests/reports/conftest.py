@@ -17,7 +17,8 @@ from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
 from paring.search.study import Record
 from paring.search.trial import Final, State, Trial
-from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
+from paring.spaces.precision import Precision
 
 BASELINE_QUALITY, BASELINE_SECONDS = 0.9, 0.02
 

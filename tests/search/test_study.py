@@ -16,7 +16,8 @@ from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
 from paring.search.study import DATABASE, Record, database_errors
 from paring.search.trial import Final, State, Trial
-from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
+from paring.spaces.precision import Precision
 
 SETTINGS = {"identity": {"seed": 0, "task": {"metric": "accuracy"}}, "effort": {"trials": 3}}
 OBJECTIVES = ("quality", "latency", "memory")

@@ -1,3 +1,4 @@
+from collections import defaultdict
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,17 @@ from paring.spaces.anatomy import anatomy_of
 from paring.spaces.families import FAMILIES
 
 MakeModel = Callable[..., PreTrainedModel]
+
+
+# What a classifier of the family has outside its layers, beside the table of words; all but its last Linear.
+OPTIONAL = defaultdict(
+    tuple,
+    bert=("positions", "token_types", "pooler"),
+    distilbert=("positions",),
+    electra=("positions", "token_types"),
+    roberta=("positions", "token_types"),
+)
+HEADS = defaultdict(tuple, distilbert=("head",), electra=("head",), roberta=("head",))
 
 
 @pytest.mark.parametrize("headless", [False, True])
@@ -28,7 +40,9 @@ def test_every_part_is_found(make_model: MakeModel, family: str, headless: bool)
         assert set(found) == {part for part in layers.modules() if isinstance(part, nn.Linear)}
         assert len(set(found)) == len(found)
         assert getattr(model.config, stack.depth_settings[0]) == 4
-    assert list(anatomy.outside) == ["embeddings"]
+    assert list(anatomy.outside) == ["embeddings", *OPTIONAL[family], *(HEADS[family] if not headless else ())]
+    for path in anatomy.outside.values():
+        assert isinstance(model.get_submodule(path), nn.Linear | nn.Embedding)
     assert model.get_submodule(anatomy.outside["embeddings"]).weight is model.get_input_embeddings().weight
 
 

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from paring.errors import ModelError
 from paring.spaces import artefact
 from paring.spaces.build import build
-from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
+from paring.spaces.precision import Precision
 from paring.spaces.workbench import Inputs, Workbench
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -95,7 +96,7 @@ EXPORTED: list[tuple[str, Damage, str]] = [
     ("binary plan", lambda f: (f / "plan.json").write_bytes(b"\xff\xfe"), r"not a folder that paring exported"),
     ("foreign plan", lambda f: (f / "plan.json").write_text("[]"), r"not a folder that paring exported"),
     ("plan of text", lambda f: edit(f / "plan.json", plan="text"), r"not a folder that paring exported"),
-    ("newer plan", lambda f: edit(f / "plan.json", plan={"schema": 2}), r"reads plans of schema 1, got schema 2"),
+    ("newer plan", lambda f: edit(f / "plan.json", plan={"schema": 3}), r"reads plans of schema 2, got schema 3"),
     (
         "plan of another model",
         lambda f: edit(f / "plan.json", plan=DEEPER.to_json()),
@@ -194,7 +195,7 @@ def test_stored_bytes_by_hand(make_model: MakeModel) -> None:
     assert whole == 4 * sum(parameter.numel() for parameter in model.parameters())
     layer = 4 * sum(parameter.numel() for parameter in model.bert.encoder.layer[0].parameters())
     assert artefact.stored_bytes(build(model, PLAIN, materials={})) == whole - layer
-    query, embeddings = 3 * 32 * 32 - 4 * 32, 3 * 64 * 32 - 4 * 64
+    query, embeddings = 3 * 32 * 32 - 2 * 32, 3 * 64 * 32 - 2 * 64
     assert artefact.stored_bytes(build(model, PACKED, materials={})) == whole - layer - query - embeddings
 
 

@@ -13,7 +13,8 @@ from paring.errors import PlanError
 from paring.spaces import artefact, axes
 from paring.spaces.build import build
 from paring.spaces.families import FAMILIES
-from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
+from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
 from paring.spaces.workbench import Inputs, Workbench
 
@@ -91,7 +92,7 @@ def test_a_quantised_model_is_no_ordinary_one(make_model: MakeModel, make_bench:
         encoder(0, 1, 7),
         encoder(0, 0, 2),
         encoder(0, 1, 2, gate=bits(8)),
-        encoder(0, 1, 2, outside={"positions": bits(8)}),
+        encoder(0, 1, 2, outside={"pictures": bits(8)}),
         encoder(0, 1, 2, query=Treatment(rank=4)),
         Plan((Stack("encoder", (Slot(Layer(0)), Slot(Layer(1, 2)))),)),
         Plan((Stack("decoder", (Slot(Layer(0)), Slot(Layer(1)), Slot(Layer(2)))),)),

@@ -16,10 +16,10 @@ def bench(make_model: Callable[..., PreTrainedModel], make_bench: Callable[[PreT
 
 
 def test_size_is_the_number_of_choices(bench: Workbench) -> None:
-    linears, embeddings = 3 * 6, 1
+    bits = 3 ** (3 * 6) * 4 ** len(("embeddings", "positions", "token_types", "pooler"))
     assert Space(bench.anatomy, ["depth"]).size == 3
-    assert Space(bench.anatomy, ["bits"]).size == 2 ** (linears + embeddings)
-    assert Space(bench.anatomy, ["depth", "bits"]).size == 3 * 2 ** (linears + embeddings)
+    assert Space(bench.anatomy, ["bits"]).size == bits
+    assert Space(bench.anatomy, ["depth", "bits"]).size == 3 * bits
 
 
 def test_uniform_choices_by_hand(bench: Workbench) -> None:
@@ -56,7 +56,7 @@ def test_a_missing_value_is_refused(bench: Workbench) -> None:
     space = Space(bench.anatomy, ["depth", "bits"])
     choice = space.identity()
     del choice["bits.encoder.1.key"]
-    with pytest.raises(SettingError, match=r"bits\.encoder\.1\.key must be one of float, int8"):
+    with pytest.raises(SettingError, match=r"bits\.encoder\.1\.key must be one of float, w8a8, w4a8"):
         space.resolve(choice, bench)
 
 
@@ -72,7 +72,7 @@ def test_axes_keep_their_order(bench: Workbench, chosen: list[str]) -> None:
 
 def test_axes_compose_in_one_plan(bench: Workbench) -> None:
     space = Space(bench.anatomy, ["depth", "bits"])
-    choice = {**space.identity(), "depth.encoder": 1, "bits.encoder.0.key": "int8", "bits.encoder.1.key": "int8"}
+    choice = {**space.identity(), "depth.encoder": 1, "bits.encoder.0.key": "w8a8", "bits.encoder.1.key": "w8a8"}
     plan = space.resolve(choice, bench)
     assert str(plan) == "encoder 2/3 layers (without 1), w8a8 on 1 Linears"
     assert plan == space.resolve({**choice, "bits.encoder.1.key": "float"}, bench)
