@@ -2,10 +2,10 @@
 
     python benchmarks/block_wise_bits.py --case sst2=MODEL,DATA --case cola=MODEL,DATA,matthews --ratios 7.988,10.5
 
-Every case is a model folder, its data and, if it is not the task's own, the metric. For every ratio the bits of all parts
-are allocated by sensitivity, twice: weights only, and with the inputs of every Linear in 8 bits and all results between
-them too (attention products, softmax, activation function, layer norms). Bits are allocated, and weights and ranges found,
-on rows of the training split alone; both other splits are then judged once.
+Every case is a model folder, its data and, if it is not the task's own, the metric. For every ratio the bits of all
+parts are allocated by sensitivity, twice: weights only, and with the inputs of every Linear in 8 bits and all results
+between them too (attention products, softmax, activation function, layer norms). Bits are allocated, and weights and
+ranges found, on rows of the training split alone; both other splits are then judged once.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def judged(
         "integer kernels": Palette(precisions(INTEGER_KERNELS), precisions(TABLES), precisions("a8")),
     }
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Settings(model, Task(data=data, metric=metric), Path(scratch), axes=("bits",))
+        settings = Settings(model, Task("classification", data, metric), Path(scratch), axes=("bits",))
         bench, _ = open_workbench(settings, Terminal())
         whole = stored_bytes(bench.model)
         yield row(bench, name, "float", bench.anatomy.identity(), whole, {})

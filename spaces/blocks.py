@@ -29,7 +29,7 @@ _LARGEST_INTEGER = 127
 _EXPONENT_OFFSET = 64
 _LEAST_EXPONENT, _LARGEST_EXPONENT = 1 - _EXPONENT_OFFSET, 127 - _EXPONENT_OFFSET
 # Scales tried for the least squared error, as fractions of that by the largest weight; 2 bits need the small ones.
-_FRACTIONS = tuple(1 - 0.04 * step for step in range(20))
+_FRACTIONS = tuple(1 - 0.05 * step for step in range(16))
 _HALVINGS = 5
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -228,21 +228,21 @@ def _candidates(blocks: Tensor, precision: Precision, clipping: Clipping) -> Ite
     bits = _bits(precision)
     smallest, largest = integer_range(bits)
     above, below = blocks.amax(dim=(1, 3)).clamp(min=0), (-blocks).amax(dim=(1, 3)).clamp(min=0)
-    for sign in (1, -1) if bits < 8 else (1,):
-        if sign < 0:
-            above, below = below, above
-        # The least scale by which all weights fall within the range.
-        exact = torch.maximum(above / largest, below / -smallest).clamp(min=_TINY)
-        if precision.power_of_two:
-            exponents = torch.ceil(torch.log2(exact))
-            # The logarithm is rounded: one step more where that lost the largest weight.
-            exponents = torch.where(torch.exp2(exponents) < exact, exponents + 1, exponents)
-            for halvings in range(_HALVINGS if clipping == "least_error" else 1):
-                yield sign * torch.exp2((exponents - halvings).clamp(_LEAST_EXPONENT, _LARGEST_EXPONENT))
-        else:
-            yield sign * _bfloat16_above(exact)
-            for fraction in _FRACTIONS[1:] if clipping == "least_error" else ():
-                yield sign * (exact * fraction).clamp(min=_TINY).to(torch.bfloat16).float()
+    # The side of the larger weights gets the one integer more, and the scale its sign.
+    sign = torch.where((above > below) & (largest != -smallest), -1.0, 1.0)
+    # The least scale by which all weights fall within the range.
+    exact = torch.maximum(torch.minimum(above, below) / largest, torch.maximum(above, below) / -smallest)
+    exact = exact.clamp(min=_TINY)
+    if precision.power_of_two:
+        exponents = torch.ceil(torch.log2(exact))
+        # The logarithm is rounded: one step more where that lost the largest weight.
+        exponents = torch.where(torch.exp2(exponents) < exact, exponents + 1, exponents)
+        for halvings in range(_HALVINGS if clipping == "least_error" else 1):
+            yield sign * torch.exp2((exponents - halvings).clamp(_LEAST_EXPONENT, _LARGEST_EXPONENT))
+    else:
+        yield sign * _bfloat16_above(exact)
+        for fraction in _FRACTIONS[1:] if clipping == "least_error" else ():
+            yield sign * (exact * fraction).clamp(min=_TINY).to(torch.bfloat16).float()
 
 
 def _bfloat16_above(values: Tensor) -> Tensor:

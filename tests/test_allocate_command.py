@@ -10,7 +10,7 @@ import torch
 
 import paring
 from paring import cli, cli_options
-from paring.spaces.artefact import PACKED_WEIGHTS, read_plan
+from paring.spaces.artefact import PACKED_WEIGHTS, load, load_original, read_plan, stored_bytes
 from paring.spaces.palette import DEFAULT_PALETTE
 
 pytestmark = pytest.mark.usefixtures("little_effort")
@@ -49,7 +49,9 @@ def test_a_target_becomes_a_model(
         return
     assert code == 0, errors
     found = json.loads(said)
-    assert found["original"]["stored_bytes"] / found["compressed"]["stored_bytes"] >= ratio
+    assert found["compressed"]["stored_bytes"] == (out / PACKED_WEIGHTS).stat().st_size
+    # Of the tensors; in a model this tiny the names and shapes at the head of a file count, too.
+    assert stored_bytes(load_original(str(model_folder))) / stored_bytes(load(out)[0]) >= ratio
     assert found["effective_bits"] == pytest.approx(
         32 * found["compressed"]["stored_bytes"] / found["original"]["stored_bytes"]
     )
@@ -57,9 +59,6 @@ def test_a_target_becomes_a_model(
     assert treated
     assert len(read_plan(out).treatments()) == len(treated)
     assert "Linears" in found["kernels"] or found["kernels"] == "float"
-    # What lies on the disk is what was reported, but for the names and shapes at its head.
-    beside = (out / PACKED_WEIGHTS).stat().st_size - found["compressed"]["stored_bytes"]
-    assert 0 < beside < 40_000
     model = paring.load(out)
     ids = torch.tensor([[2, 4, 5, 3]])
     assert torch.isfinite(model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits).all()

@@ -102,7 +102,7 @@ def test_an_assembly_tells_programs_its_numbers(
     assert (found["tilings"], found["layer_ratio"]) == ({"encoder": [3]}, 3.0)
     layer = sum(value.numel() for value in Prepared.load(prepared).layers["encoder.m3.0"].values())
     assert found["original_parameters"] - found["parameters"] == 2 * layer
-    assert found["original"]["parameters"] == sum(p.numel() for p in load_original(str(model_folder)).parameters())
+    assert found["original_parameters"] == sum(p.numel() for p in load_original(str(model_folder)).parameters())
     assert found["compressed"]["latency_seconds"] > 0 and found["compressed"]["memory_bytes"] > 0
     assert found["compressed"]["stored_bytes"] < found["original"]["stored_bytes"]
 

@@ -26,7 +26,14 @@ MENU = Palette(
 
 @pytest.fixture
 def rich(model_folder: Path, data_folder: Path, tmp_path: Path) -> LocalWorkbench:
-    settings = Settings(str(model_folder), Task(data=str(data_folder)), tmp_path, axes=("bits",), palette=MENU)
+    settings = Settings(
+        str(model_folder),
+        Task("classification", str(data_folder)),
+        tmp_path,
+        axes=("bits",),
+        workload=Workload(tokens=8),
+        palette=MENU,
+    )
     return open_workbench(settings, Silent())[0]
 
 
