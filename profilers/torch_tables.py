@@ -1,4 +1,4 @@
-"""Quantised tables of words in torch on the processor: looked up, and multiplied with where an output is tied to one."""
+"""Quantised tables of words in torch, on the processor: looked up, and multiplied with where an output is tied."""
 
 import torch
 from torch import Tensor, nn

@@ -17,16 +17,8 @@ from ...spaces.ties import tie, tied_names
 from ...spaces.workbench import Inputs
 from ..devices import Device
 from ..machine import instruction_sets
-from ..torch_kernels import (
-    DenseLinear,
-    FusedInt8Linear,
-    HalfLinear,
-    Int8Linear,
-    IntMmLinear,
-    PackedBFloat16Linear,
-    PlainBFloat16Linear,
-    half_weight,
-)
+from ..torch_floats import DenseLinear, HalfLinear, PackedBFloat16Linear, PlainBFloat16Linear, half_weight
+from ..torch_integers import FusedInt8Linear, Int8Linear, IntMmLinear
 from ..torch_tables import CodesLinear, LookupTable
 from . import Executable, kernel_for, kernels_text
 

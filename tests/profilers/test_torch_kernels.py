@@ -12,16 +12,14 @@ from transformers import PreTrainedModel
 
 from paring.profilers import devices, runtimes, torch_tables
 from paring.profilers.runtimes import torch as torch_runtime
-from paring.profilers.torch_kernels import (
+from paring.profilers.torch_floats import (
     DenseLinear,
-    FusedInt8Linear,
     HalfLinear,
-    Int8Linear,
-    IntMmLinear,
     PackedBFloat16Linear,
     PlainBFloat16Linear,
     half_weight,
 )
+from paring.profilers.torch_integers import FusedInt8Linear, Int8Linear, IntMmLinear
 from paring.profilers.torch_tables import CodesLinear, LookupTable
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.plan import Plan, Slot, Treatment, Treatments
