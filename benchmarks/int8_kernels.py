@@ -23,8 +23,10 @@ from paring.profilers.machine import available_cores
 from paring.profilers.timing import Effort, measure
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.build import build
-from paring.spaces.plan import Precision, Treatment, Treatments
-from paring.spaces.quantised import QuantLinear, affine_range
+from paring.spaces.plan import Treatment, Treatments
+from paring.spaces.precision import Precision
+from paring.spaces.quantised import QuantLinear
+from paring.spaces.ranges import affine_range
 
 INT8 = Precision(8, 8)
 MODELS = {
@@ -72,7 +74,8 @@ def model_calls(settings: dict[str, int], batch: int, tokens: int) -> dict[str, 
     every = Treatments.of({kind: Treatment(precision=INT8) for kind in anatomy.stack("encoder").linears})
     plan = plan.with_stack(type(stack)("encoder", tuple(type(slot)(slot.layer, every) for slot in stack.slots)))
     names = [f"encoder.{slot}.{kind}" for slot in range(len(stack.slots)) for kind, _ in every.items]
-    ranges = {name: {"scale": 0.05, "zero_point": 128} for name in names}
+    input_range = {"scale": torch.tensor(0.05, dtype=torch.float64), "zero_point": torch.tensor(128)}
+    ranges = dict.fromkeys(names, input_range)
     cpu, threads = devices.find("cpu"), available_cores()
     int8 = runtimes.find("torch").load(build(model, plan, materials={"bits": ranges}), cpu, threads=threads)
     bf16, dynamic = copy.deepcopy(model).bfloat16(), dynamic_int8(model)
@@ -91,7 +94,7 @@ def main() -> None:
     torch.set_num_threads(available_cores())
     cases = {
         f"Linear {inputs}x{outputs}, {tokens} tokens": lambda t=tokens, i=inputs, o=outputs: linear_calls(t, i, o)
-        for tokens in (32, 128)
+        for tokens in (1, 32, 128)
         for inputs, outputs in ((384, 384), (384, 1536), (1536, 384), (768, 768), (768, 3072), (3072, 768))
     } | {
         f"{name}, batch {batch}, {tokens} tokens": lambda s=settings, b=batch, t=tokens: model_calls(s, b, t)

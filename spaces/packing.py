@@ -52,9 +52,19 @@ def unpack(packed: Tensor, bits: int, columns: int) -> Tensor:
     if bits == 8:
         return packed
     *lead, _ = packed.shape
-    groups = (packed.view(*lead, -1, bits).long() << _shifts(8, bits, packed.device)).sum(-1, keepdim=True)
-    codes: Tensor = (groups >> _shifts(bits, _GROUP, packed.device)) & (2**bits - 1)
-    return codes.to(torch.uint8).view(*lead, -1).narrow(-1, 0, columns)
+    mask = 2**bits - 1
+    if 8 % bits == 0:
+        fields = [(packed >> shift) & mask for shift in range(0, 8, bits)]
+    else:
+        fields = []
+        octets = packed.reshape(-1, bits).t().contiguous()
+        for code in range(_GROUP):
+            octet, shift = divmod(bits * code, 8)
+            field = octets[octet] >> shift
+            if shift + bits > 8:  # the rest of it is in the next octet; what is not of it falls off
+                field |= octets[octet + 1] << (8 - shift)
+            fields.append(field & mask)
+    return torch.stack(fields, dim=-1).view(*lead, -1).narrow(-1, 0, columns)
 
 
 def _shifts(step: int, count: int, device: torch.device) -> Tensor:

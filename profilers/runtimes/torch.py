@@ -1,32 +1,33 @@
-"""Eager PyTorch, with oneDNN's integer matrix products on processors that have them."""
+"""Eager PyTorch, with the matrix products of fbgemm and oneDNN, or of CUDA, that were measured to win."""
 
 import copy
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import GenerationConfig
 
 from ...spaces.artefact import quiet_transformers
 from ...spaces.blocks import Quantised
 from ...spaces.build import copy_sharing_parameters
-from ...spaces.quantised import QuantLinear
-from ...spaces.ranges import rounded_inputs
+from ...spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
 from ...spaces.ties import tie, tied_names
 from ...spaces.workbench import Inputs
 from ..devices import Device
 from ..machine import instruction_sets
+from ..torch_floats import DenseLinear, HalfLinear, PackedBFloat16Linear, PlainBFloat16Linear, half_weight
+from ..torch_integers import FusedInt8Linear, Int8Linear, IntMmLinear
+from ..torch_tables import CodesLinear, LookupTable
 from . import Executable, kernel_for, kernels_text
 
 # Without one of these, 8-bit products are added up in 16 bits and may saturate: wrong numbers, so no kernel.
 _EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
-
-# Weights made float at once: 2 MiB, about what a second-level cache holds.
-_BLOCK = 2**19
+_NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
+# Compute capabilities of CUDA devices.
+_INT8_TENSOR_CORES, _BFLOAT16_TENSOR_CORES = (7, 5), (8, 0)
+_TREATED = (QuantLinear, QuantEmbedding, BFloat16Linear)
 
 
 class TorchExecutable:
@@ -106,140 +107,114 @@ class TorchRuntime:
         is_cpu = device.torch_device.type == "cpu"
         # On the CPU untouched parameters stay shared with the original; moving to a device must not move those.
         own = copy_sharing_parameters(model) if is_cpu else copy.deepcopy(model)
-        quantised = [(name, part) for name, part in own.named_modules() if isinstance(part, QuantLinear)]
-        for name, part in quantised:
-            own.set_submodule(name, lowered(part, is_cpu=is_cpu))
+        kernels = lower(own, device.torch_device)
         ties = tied_names(own)
         own.to(device.torch_device)
         tie(own, ties)  # moving gives every holder of a table its own copy
-        asked = [kernel_for(part.precision) for _, part in quantised]
-        ran = ["int8" for part in own.modules() if isinstance(part, Int8Linear)]
-        return TorchExecutable(own, device, kernels_text(asked, ran))
+        return TorchExecutable(own, device, kernels)
 
     def save(self, model: nn.Module, folder: Path) -> None:
         """Nothing: the exported tensors are torch's own."""
 
 
-def lowered(part: QuantLinear, *, is_cpu: bool) -> nn.Module:
-    """What runs the meaning of a quantised Linear best."""
-    if is_cpu and part.precision.has_integer_inputs and has_int8_kernel():
-        by_row = part.quantised().by_row()
-        if by_row is not None:
-            return Int8Linear(part, *by_row)
-    if is_cpu and part.precision.activation_bits is None:
-        return CodesLinear(part)
-    return DenseQuantLinear(part)
+def lower(model: nn.Module, device: torch.device) -> str:
+    """Puts what runs best in place of every treated part, in place.
 
-
-def has_int8_kernel() -> bool:
-    """Whether this processor multiplies matrices of 8-bit integers exactly."""
-    return torch.backends.mkldnn.is_available() and bool(_EXACT_INT8.intersection(instruction_sets()))
-
-
-class Int8Linear(nn.Module):
-    """The meaning of a `QuantLinear` with integer inputs in one integer product; holds the kernel's weight only."""
-
-    weight: None = None  # see `QuantLinear`
-
-    def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
-        """Packs the weight for the kernel.
-
-        Args:
-            meaning: with integer inputs.
-            integers: its weight, out x in, int8.
-            scale: of every row of it, float32.
-        """
-        super().__init__()
-        assert meaning.input_scale is not None and meaning.input_zero_point is not None
-        assert meaning.precision.activation_bits is not None
-        self._largest_code = 2**meaning.precision.activation_bits - 1
-        self.in_features, self.out_features = meaning.in_features, meaning.out_features
-        self._input_scale = float(meaning.input_scale)
-        self._input_zero_point = int(meaning.input_zero_point)
-        self._scale, self._bias = scale, meaning.bias
-        self._zero_points = torch.zeros(self.out_features, dtype=torch.int32)
-        self._packed = torch.ops.onednn.qlinear_prepack(integers.contiguous(), None)
-        with warnings.catch_warnings():
-            # torch warns once per process that quantised tensor types will go; what is used here is the kernel that
-            # rounds and casts in one pass, 1.5 to 2 times as fast as the same in elementwise operations.
-            warnings.filterwarnings("ignore", message=".*quantize_per_tensor.*")
-            self(torch.zeros(1, self.in_features))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """... x in -> ... x out, float32."""
-        codes = torch.quantize_per_tensor(inputs, self._input_scale, self._input_zero_point, torch.quint8).int_repr()
-        if self._largest_code < 255:
-            codes.clamp_(max=self._largest_code)
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            codes,
-            self._input_scale,
-            self._input_zero_point,
-            self._packed,
-            self._scale,
-            self._zero_points,
-            self._bias,
-            1.0,  # output scale and zero point: unused for a float output
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-        return product
-
-
-class CodesLinear(nn.Module):
-    """The meaning of a `QuantLinear` with float inputs, for the CPU: weights stay integers, and may be shared.
-
-    A few rows are made float in the processor's cache, and used there: less memory moves than with a dense weight.
+    Returns:
+        How many Linears run on the kernels they ask for, as `kernels_text` writes it.
     """
-
-    integers: Tensor
-    scale: Tensor
-    bias: Tensor | None
-    weight: None = None  # see `QuantLinear`
-
-    def __init__(self, meaning: QuantLinear) -> None:
-        super().__init__()
-        found = meaning.quantised()
-        self.register_buffer("integers", found.integers)
-        self.register_buffer("scale", found.scale)
-        self.register_buffer("bias", meaning.bias)
-        self.precision = meaning.precision
-        tall = meaning.precision.block[0]
-        self._rows = max(1, _BLOCK // meaning.in_features // tall) * tall
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """... x in -> ... x out, float32."""
-        scales = self.scale.split(self._rows // self.precision.block[0])
-        blocks = [
-            functional.linear(inputs, Quantised(integers, scale, self.precision).dense())
-            for integers, scale in zip(self.integers.split(self._rows), scales, strict=True)
-        ]
-        product = torch.cat(blocks, dim=-1)
-        return product if self.bias is None else product.add_(self.bias)
+    parts = {name: part for name, part in model.named_modules(remove_duplicate=False) if isinstance(part, _TREATED)}
+    tables = {part.codes.data_ptr() for part in parts.values() if isinstance(part, QuantEmbedding)}
+    outputs = {part.codes.data_ptr() for part in parts.values() if isinstance(part, QuantLinear)}
+    tied = _Unpacked(tables & outputs)
+    done: dict[int, tuple[nn.Module, str | None]] = {}
+    for name, part in parts.items():
+        if id(part) not in done:
+            done[id(part)] = _lowered(part, tied, device)
+        model.set_submodule(name, done[id(part)][0])
+    linears = {id(part): part for part in parts.values() if not isinstance(part, QuantEmbedding)}
+    asked = [kernel_for(part.precision) for part in linears.values()]
+    return kernels_text(asked, [ran for _, ran in done.values() if ran is not None])
 
 
-class DenseQuantLinear(nn.Module):
-    """The meaning of a `QuantLinear` in float, with the weight made dense once: for what has no kernel."""
+class _Unpacked:
+    """Numbers of parts, unpacked; those that several parts hold are unpacked once."""
 
-    input_scale: Tensor | None
-    input_zero_point: Tensor | None
-    weight: Tensor
-    bias: Tensor | None
+    def __init__(self, tied: set[int]) -> None:
+        """Takes where the codes lie that both lookups and an output hold."""
+        self._tied = tied
+        self._known: dict[int, Quantised] = {}
 
-    def __init__(self, meaning: QuantLinear) -> None:
-        super().__init__()
-        self._input_bits = meaning.precision.activation_bits
-        self.register_buffer("weight", meaning.dense_weight())
-        self.register_buffer("bias", meaning.bias)
-        self.register_buffer("input_scale", meaning.input_scale)
-        self.register_buffer("input_zero_point", meaning.input_zero_point)
+    def is_tied(self, part: QuantLinear | QuantEmbedding) -> bool:
+        """Whether it holds codes that a part of another kind holds, too."""
+        return part.codes.data_ptr() in self._tied
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """... x in -> ... x out, float32."""
-        inputs = rounded_inputs(inputs, self.input_scale, self.input_zero_point, self._input_bits)
-        return functional.linear(inputs, self.weight, self.bias)
+    def __call__(self, part: QuantLinear | QuantEmbedding) -> Quantised:
+        """The numbers of one part."""
+        if not self.is_tied(part):
+            return part.quantised()
+        if part.codes.data_ptr() not in self._known:
+            self._known[part.codes.data_ptr()] = part.quantised()
+        return self._known[part.codes.data_ptr()]
+
+
+def _lowered(part: nn.Module, unpacked: _Unpacked, device: torch.device) -> tuple[nn.Module, str | None]:
+    """What runs a part best, and the kernel that it runs on, or None for float."""
+    is_cpu = device.type == "cpu"
+    if isinstance(part, QuantEmbedding):
+        table = LookupTable(part, unpacked(part), as_integers=unpacked.is_tied(part)) if is_cpu else part
+        return table, None
+    assert isinstance(part, QuantLinear | BFloat16Linear)
+    kernel = kernel_for(part.precision)
+    if isinstance(part, BFloat16Linear) and part.precision.activation_bits is not None and has_bfloat16(device):
+        return PackedBFloat16Linear(part) if is_cpu else PlainBFloat16Linear(part), kernel
+    if isinstance(part, QuantLinear) and part.precision.has_integer_inputs:
+        product, by_row = int8_product(device), part.quantised().by_row()
+        if product is not None and by_row is not None:
+            return product(part, *by_row), kernel
+    if not is_cpu:
+        return DenseLinear(part), None
+    if isinstance(part, QuantLinear) and unpacked.is_tied(part):
+        return CodesLinear(part, unpacked(part)), kernel
+    halves = half_weight(part) if has_half_kernel() else None
+    if halves is not None:
+        # Weights of 16 bits are multiplied as they are; those of fewer are not held as such, so nothing is claimed.
+        is_whole = isinstance(part, BFloat16Linear) and part.precision.activation_bits is None
+        return HalfLinear(part, *halves), kernel if is_whole else None
+    if isinstance(part, QuantLinear) and part.precision.activation_bits is None:
+        return CodesLinear(part, unpacked(part)), kernel
+    return DenseLinear(part), None
+
+
+def int8_product(device: torch.device) -> type[FusedInt8Linear | Int8Linear | IntMmLinear] | None:
+    """The fastest exact product of 8-bit integers that a device has.
+
+    fbgemm's takes half as long as oneDNN's for few tokens, and as long for many; but it does not know AMX.
+    """
+    if device.type == "cuda":
+        return IntMmLinear if torch.cuda.get_device_capability(device) >= _INT8_TENSOR_CORES else None
+    sets = set(instruction_sets())
+    if device.type != "cpu" or not sets & _EXACT_INT8:
+        return None
+    if "avx512_vnni" in sets and "amx_int8" not in sets and has_half_kernel():
+        return FusedInt8Linear
+    return Int8Linear if torch.backends.mkldnn.is_available() else None
+
+
+def has_half_kernel() -> bool:
+    """Whether this torch has fbgemm, as it has for x86."""
+    return "fbgemm" in torch.backends.quantized.supported_engines
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies matrices of bfloat16 by itself."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _BFLOAT16_TENSOR_CORES
+    return (
+        device.type == "cpu"
+        and torch.backends.mkldnn.is_available()
+        and bool(_NATIVE_BFLOAT16.intersection(instruction_sets()))
+    )
 
 
 plugin = TorchRuntime()

@@ -15,18 +15,20 @@ from transformers import PreTrainedModel
 
 from paring.errors import SettingError
 from paring.profilers import devices, runtimes
-from paring.profilers.runtimes import torch as torch_runtime
-from paring.spaces.anatomy import anatomy_of
 from paring.spaces.families import FAMILIES
 from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
-from paring.spaces.quantised import QuantLinear
 from paring.spaces.workbench import Inputs, Workbench
 
 MakeModel = Callable[..., PreTrainedModel]
 ENCODERS = [name for name, forms in FAMILIES.items() if len(forms[0].stacks) == 1]
 MakeBench = Callable[[PreTrainedModel], Workbench]
 KINDS = ("attention_output", "ffn_in", "ffn_out", "key", "query", "value")
-PLANS = {"float": None, "int8": Precision(8, 8), "weights only": Precision(8)}
+PLANS = {
+    "float": None,
+    "int8": Precision(8, 8),
+    "weights only": Precision(8),
+    **{text: Precision.parse(text) for text in ("w4a8-8x8-pow2", "w4-1x16", "w3-1x16", "w2-1x16", "w16", "w16a16")},
+}
 PLACES = [
     (runtime, device)
     for runtime in runtimes.names()
@@ -39,10 +41,11 @@ each_place = pytest.mark.parametrize(("runtime", "device"), PLACES)
 
 
 def compressed(model: PreTrainedModel, bench: Workbench, precision: Precision | None) -> nn.Module:
-    """Three layers with one precision for every Linear, and an 8-bit embedding if any."""
+    """Three layers with one precision for every Linear, and an embedding of as many bits, 8 for bfloat16, if any."""
     treatments = Treatments.of(dict.fromkeys(KINDS, Treatment(precision=precision)))
     slots = tuple(Slot(Layer(i), treatments) for i in range(3))
-    outside = Treatments.of({"embeddings": Treatment(precision=precision and Precision(8))})
+    table = Precision(8) if precision and not precision.has_integer_weights else precision
+    outside = Treatments.of({"embeddings": Treatment(precision=table and replace(table, activation_bits=None))})
     return bench.build(Plan((Stack("encoder", slots),), outside))
 
 
@@ -78,7 +81,15 @@ def test_unknown_runtime_comes_with_a_hint() -> None:
 
 
 @each_place
-@pytest.mark.parametrize(("form", "typical", "worst"), [("float", 90, 90), ("weights only", 90, 90), ("int8", 100, 30)])
+@pytest.mark.parametrize(
+    ("form", "typical", "worst"),
+    [
+        *((form, 90, 90) for form in ("float", "weights only", "w4-1x16", "w3-1x16", "w2-1x16", "w16")),
+        ("int8", 100, 30),
+        ("w4a8-8x8-pow2", 100, 30),
+        ("w16a16", 40, 30),
+    ],
+)
 @pytest.mark.parametrize("family", ENCODERS)
 def test_output_is_what_the_plan_means(
     make_model: MakeModel,
@@ -93,7 +104,8 @@ def test_output_is_what_the_plan_means(
     """Signal to noise in dB against the modules of the plan, over 20 requests.
 
     The order of summation leaves 120 dB and more (measured). Once in a hundred requests it pushes an input over the
-    edge between two codes: of 800 such requests the worst had 34 dB, where quantisation itself costs more.
+    edge between two codes: of 800 such requests the worst had 34 dB, where quantisation itself costs more. Kernels of
+    bfloat16 may round their outputs as well, every Linear to 56 dB.
     """
     model = spread(make_model(family))
     whole = compressed(model, make_bench(model), PLANS[form])
@@ -169,57 +181,6 @@ def test_threads_are_those_of_the_workload(make_model: MakeModel, runtime: str, 
         assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize(
-    ("form", "sets", "kernels"),
-    [
-        ("float", ("avx512_vnni",), "float"),
-        ("int8", (), "int8 0/18 Linears"),
-        ("int8", ("avx2", "avx512f"), "int8 0/18 Linears"),
-        ("weights only", ("avx512_vnni",), "float"),
-    ],
-)
-def test_torch_without_an_exact_kernel_runs_in_float_and_says_so(
-    make_model: MakeModel,
-    make_bench: MakeBench,
-    request_inputs: Callable[..., Inputs],
-    monkeypatch: pytest.MonkeyPatch,
-    form: str,
-    sets: tuple[str, ...],
-    kernels: str,
-) -> None:
-    monkeypatch.setattr(torch_runtime, "instruction_sets", lambda: sets)
-    model = spread(make_model("bert"))
-    whole = compressed(model, make_bench(model), PLANS[form])
-    executable = runtimes.find("torch").load(whole, devices.find("cpu"), threads=1)
-    assert executable.kernels == kernels
-    assert not [part for part in executable.model.modules() if isinstance(part, torch_runtime.Int8Linear)]
-    assert sqnr_db(meaning(whole, request_inputs()), executable(request_inputs())) >= 90
-
-
-@pytest.mark.skipif(not torch_runtime.has_int8_kernel(), reason="no exact integer kernel here")
-def test_torch_lowers_what_it_can(make_model: MakeModel, make_bench: MakeBench) -> None:
-    model = make_model("bert")
-    executable = runtimes.find("torch").load(
-        compressed(model, make_bench(model), Precision(8, 8)), devices.find("cpu"), threads=1
-    )
-    assert executable.kernels == "int8 18/18 Linears"
-    assert sum(isinstance(part, torch_runtime.Int8Linear) for part in executable.model.modules()) == 18
-    assert not torch_runtime.has_int8_kernel(Precision(8))
-    assert not torch_runtime.has_int8_kernel(Precision(4, 8))
-
-
-@pytest.mark.skipif(not torch_runtime.has_int8_kernel(), reason="no exact integer kernel here")
-@pytest.mark.parametrize("width", [1, 16, 33, 768])
-def test_the_integer_kernel_does_not_saturate(width: int) -> None:
-    """All codes at their extremes: 16-bit sums of products would overflow at the second one."""
-    linear = nn.Linear(width, 7)
-    with torch.no_grad():
-        linear.weight.fill_(1.0)
-    quantised = torch_runtime.QuantLinear(linear, Precision(8, 8), input_range=(1 / 255, 0))
-    got = torch_runtime.Int8Linear(quantised)(torch.ones(2, 3, width))
-    torch.testing.assert_close(got, (width + linear.bias).expand(2, 3, 7), rtol=1e-5, atol=1e-5)
-
-
 def test_openvino_is_kept_from_reporting_to_its_makers(tmp_path: Path) -> None:
     """Imported as it comes, it leaves a client number in the home folder and sends an event."""
     script = (
@@ -228,34 +189,3 @@ def test_openvino_is_kept_from_reporting_to_its_makers(tmp_path: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, "HOME": str(tmp_path)})
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("device", [device for runtime, device in PLACES if runtime == "torch"])
-@pytest.mark.parametrize("family", ["mbart", "t5-gated"])
-def test_torch_holds_a_tied_table_once(
-    make_model: MakeModel,
-    make_bench: MakeBench,
-    inputs_of: Callable[..., Inputs],
-    family: str,
-    device: str,
-) -> None:
-    model = make_model(family)
-    plan = replace(anatomy_of(model).identity(), outside=Treatments.of({"embeddings": Treatment(None, Precision(8))}))
-    whole = make_bench(model).build(plan)
-    executable = runtimes.find("torch").load(whole, devices.find(device), threads=1)
-    assert sqnr_db(meaning(whole, inputs_of(model)), executable(inputs_of(model))) >= 100
-    assert executable.kernels == "float"
-    tables = {name: tensor for name, tensor in executable.model.state_dict().items() if name.endswith(".codes")}
-    assert len(tables) == (4 if device == "cpu" else 3)  # other devices make the output's dense
-    assert len({table.data_ptr() for table in tables.values()}) == 1
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("rows", [1, 7, 20])
-def test_codes_in_blocks_mean_the_same(monkeypatch: pytest.MonkeyPatch, bias: bool, rows: int) -> None:
-    monkeypatch.setattr(torch_runtime, "_BLOCK", rows * 16)
-    torch.manual_seed(0)
-    linear = QuantLinear(nn.Linear(16, 20, bias=bias), Precision(8), input_range=None)
-    blocks, inputs = torch_runtime.CodesLinear(linear), torch.randn(2, 3, 16)
-    torch.testing.assert_close(blocks(inputs), linear(inputs))
-    assert blocks(inputs).shape == (2, 3, 20)
