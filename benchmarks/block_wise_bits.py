@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from results import keep
 
 from paring.search.opening import open_workbench
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--case", action="append", required=True)
     parser.add_argument("--ratios", default="7.988,10.5")
     parser.add_argument("--forms", default="weights,weights and activations")
+    parser.add_argument("--name", default="block_wise_bits")
     arguments = parser.parse_args()
     ratios = [float(ratio) for ratio in arguments.ratios.split(",")]
     rows: list[dict[str, Any]] = []
@@ -55,7 +57,7 @@ def main() -> None:
         started = time.monotonic()
         rows += judged(name, *rest.split(","), ratios=ratios, forms=arguments.forms.split(","))
         seconds[name] = round(time.monotonic() - started)
-    keep("block_wise_bits", rows, seconds=seconds)
+    keep(arguments.name, rows, seconds=seconds)
 
 
 def judged(
@@ -88,13 +90,16 @@ def row(bench: LocalWorkbench, name: str, form: str, plan: Plan, whole: int, bit
     model = bench.build(plan)
     executable = bench.executable(model)
     search, test = (bench.quality(plan, examples, executable) for examples in (bench.search, bench.test))
+    labels = np.concatenate([bench.search.labels, bench.test.labels])
+    both = bench.score(labels, np.concatenate([np.asarray(search.outcomes), np.asarray(test.outcomes)]))
     return {
         "task": name,
         "metric": bench.metric,
         "form": form,
         "ratio": whole / stored_bytes(model),
-        "search": search.value,
+        "validation": search.value,
         "test": test.value,
+        "both": both,
         "bits": ", ".join(f"{bits} {count}" for bits, count in Counter(bits.values()).most_common()),
         "words": bits.get("embeddings", "float"),
     }
