@@ -166,26 +166,29 @@ def function_ranges(function: nn.Module, values: Tensor, bits: int, calibration:
     with torch.no_grad():
         results = function(values)
     inputs, outputs = (affine_range(of, bits, calibration) for of in (values, results))
-    if calibration != "least_error" or (inputs == (1.0, 0)):
-        return {"inputs": inputs, "outputs": outputs}
+    if calibration == "least_error" and inputs != (1.0, 0):
+        inputs = _least_output_error(function, values, results, bits)
+    return {"inputs": inputs, "outputs": outputs}
+
+
+def _least_output_error(function: nn.Module, values: Tensor, results: Tensor, bits: int) -> tuple[float, int]:
+    """The range of inputs by which the results have the least squared error; one end is fitted after the other."""
     steps = 2**bits - 1
     ends = [min(values.min().item(), 0.0), max(values.max().item(), 0.0)]
-    least = float("inf")
+    least, best = float("inf"), (1.0, 0)
     for end in (0, 1, 0):
-        whole, best = ends[end], ends[end]
+        whole, kept = ends[end], ends[end]
         for fraction in _CLIP_FRACTIONS:
             ends[end] = whole * fraction
             scale = (ends[1] - ends[0]) / steps
-            if scale <= 0:
-                continue
             tried = (scale, max(0, min(steps, round(-ends[0] / scale))))
             with torch.no_grad():
                 rounded = function(torch.fake_quantize_per_tensor_affine(values, *tried, 0, steps))
             error = (rounded - results).square().mean().item()
             if error < least:
-                least, best, inputs = error, ends[end], tried
-        ends[end] = best
-    return {"inputs": inputs, "outputs": outputs}
+                least, best, kept = error, tried, ends[end]
+        ends[end] = kept
+    return best
 
 
 def block_ranges(rows: Tensor, bits: int, calibration: str) -> dict[str, Tensor]:
