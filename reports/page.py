@@ -106,7 +106,7 @@ def _block(slot: Slot, linears: int) -> Block:
     merged = slot.layer.originals
     done = [f"stands for layers {merged.start} to {merged.stop - 1}"] if slot.layer.granularity > 1 else []
     done += [f"{kind}: {' '.join(map(str, t.to_json().values()))}" for kind, t in slot.treatments.items]
-    quantised = sum(treatment.precision is not None for _, treatment in slot.treatments.items)
+    quantised = sum(t.precision is not None and t.precision.weight_bits is not None for _, t in slot.treatments.items)
     return Block(str(slot.layer), min(1.0, quantised / linears), "; ".join(done) or "as it was")
 
 

@@ -24,12 +24,14 @@ class Anatomy:
         stacks: its layer stacks, in the order they run.
         outside: kind -> path of the tables and Linears outside the stacks that an axis may change. Other parts of the
             model may hold the same table (see `spaces/ties.py`); each table is listed once.
+        intermediates: kind of result -> paths of the parts outside the stacks that compute it.
         palette: which precisions its parts may be given.
     """
 
     family: str
     stacks: tuple[StackAnatomy, ...]
     outside: Mapping[str, str]
+    intermediates: Mapping[str, tuple[str, ...]]
     palette: Palette = DEFAULT_PALETTE
 
     def identity(self) -> Plan:
@@ -89,12 +91,18 @@ def _place(model: PreTrainedModel, family: str, layout: Layout) -> Anatomy:
     for stack in stacks:
         for path in stack.linears.values():
             _find(model, f"{stack.path}.0.{path}", nn.Linear)
+        for path in (path for paths in stack.intermediates.values() for path in paths):
+            _find(model, f"{stack.path}.0.{path}", nn.Module)
     tables: dict[int, tuple[str, str]] = {}
     for kind, path in layout.outside.items():
         tables.setdefault(id(_find(model, prefix + path, nn.Embedding).weight), (kind, prefix + path))
     optional = {kind: prefix + path for kind, path in layout.optional.items()} | dict(layout.heads)
     found = {kind: path for kind, path in optional.items() if _has(model, path)}
-    return Anatomy(family, stacks, MappingProxyType(dict(tables.values()) | found))
+    intermediates = {kind: tuple(prefix + path for path in paths) for kind, paths in layout.intermediates.items()}
+    for path in (path for paths in intermediates.values() for path in paths):
+        _find(model, path, nn.Module)
+    outside = MappingProxyType(dict(tables.values()) | found)
+    return Anatomy(family, stacks, outside, MappingProxyType(intermediates))
 
 
 def _has(model: nn.Module, path: str) -> bool:

@@ -54,7 +54,7 @@ def build(
         _realise_stack(compressed, stack, anatomy.stack(stack.name), materials)
     if any(stack.dropped or len(stack.slots) < anatomy.stack(stack.name).n_layers for stack in plan.stacks):
         _set_depths(compressed, anatomy)
-    site = Site("outside", None, plan.outside, anatomy.outside)
+    site = Site("outside", None, plan.outside, anatomy.outside, anatomy.intermediates)
     realised = _realise(compressed, site, materials)
     assert isinstance(realised, PreTrainedModel)
     realised.eval()
@@ -67,7 +67,7 @@ def _check(plan: Plan, anatomy: Anatomy) -> None:
     legal = {stack.name: stack.n_layers for stack in anatomy.stacks}
     if got.keys() != legal.keys() or any(got[name] > legal[name] for name in got):
         raise PlanError(f"the plan has stacks {got}, but the model has {legal}: it was made for another model.")
-    _check_kinds(plan.outside, anatomy.outside, anatomy.family)
+    _check_kinds(plan.outside, anatomy.outside, anatomy.intermediates, anatomy.family)
     for stack in plan.stacks:
         covered = [layer for slot in stack.slots if slot.layer for layer in slot.layer.originals]
         if len(set(covered)) < len(covered) or (not stack.dropped and len(covered) != legal[stack.name]):
@@ -77,14 +77,24 @@ def _check(plan: Plan, anatomy: Anatomy) -> None:
         for slot in stack.slots:
             if slot.layer and slot.layer.originals.stop > legal[stack.name]:
                 raise PlanError(f"the plan asks for layer {slot.layer} of {legal[stack.name]} in {stack.name}.")
-            _check_kinds(slot.treatments, anatomy.stack(stack.name).linears, anatomy.family)
+            places = anatomy.stack(stack.name)
+            _check_kinds(slot.treatments, places.linears, places.intermediates, anatomy.family)
 
 
-def _check_kinds(treatments: Treatments, parts: Mapping[str, str], family: str) -> None:
+def _check_kinds(
+    treatments: Treatments, parts: Mapping[str, str], intermediates: Mapping[str, tuple[str, ...]], family: str
+) -> None:
     """Refuses treatments that no axis would carry out."""
     for kind, treatment in treatments.items:
-        if kind not in parts:
-            raise PlanError(f"the plan treats {kind!r}; a {family} has there: {', '.join(parts)}.")
+        if kind not in parts and kind not in intermediates:
+            raise PlanError(f"the plan treats {kind!r}; a {family} has there: {', '.join([*parts, *intermediates])}.")
+        if treatment.precision is not None and (treatment.precision.weight_bits is None) != (kind in intermediates):
+            needed = (
+                "has no weights, so write 'a8'" if kind in intermediates else "has weights, so write 'w8' or 'w8a8'"
+            )
+            raise PlanError(f"the plan gives {kind!r} {treatment.precision}, but it {needed}.")
+        if treatment.rank is not None and kind in intermediates:
+            raise PlanError(f"the plan factorises {kind!r}, which has no weights.")
         if treatment.rank is not None and "factors" not in axes.names():
             raise PlanError(f"the plan factorises {kind!r}, which no axis of this paring does.")
 
@@ -105,7 +115,7 @@ def _realise_stack(
     layers = []
     for position, slot in enumerate(stack.slots):
         if slot.layer is not None:
-            site = Site(f"{stack.name}.{position}", slot.layer, slot.treatments, anatomy.linears)
+            site = Site(f"{stack.name}.{position}", slot.layer, slot.treatments, anatomy.linears, anatomy.intermediates)
             layers.append(_realise(originals[slot.layer.originals.start], site, materials))
     settle_layers(layers, first=first)
     model.set_submodule(anatomy.path, nn.ModuleList(layers))

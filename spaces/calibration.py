@@ -69,13 +69,13 @@ def input_samples(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workb
     Raises:
         PlanError: if the batches do not run, or never reach a part.
     """
-    generator = torch.Generator().manual_seed(0)
+    sampler = Sampler()
     samples: dict[str, list[Tensor]] = {name: [] for name in parts}
 
     def look(name: str, inputs: Tensor) -> None:
-        samples[name].append(_sample(inputs, generator))
+        samples[name].append(sampler.values(inputs))
 
-    _watch(model, parts, bench, look)
+    watch(model, parts, bench, look)
     return {name: torch.cat(found) for name, found in samples.items()}
 
 
@@ -102,14 +102,24 @@ def input_moments(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workb
         else:
             moments[name] = rows.t() @ rows
 
-    _watch(model, parts, bench, look)
+    watch(model, parts, bench, look)
     return moments
 
 
-def _watch(
+def watch(
     model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench, look: Callable[[str, Tensor], None]
 ) -> None:
-    """Runs the calibration batches and shows every input of every part."""
+    """Runs the calibration batches and shows every input of every part.
+
+    Args:
+        model: in evaluation mode.
+        parts: modules of the model by name.
+        bench: whose batches are run.
+        look: called with a part's name and its first input.
+
+    Raises:
+        PlanError: if the batches do not run, or never reach a part.
+    """
     unseen = dict.fromkeys(parts)
 
     def hook(name: str, _: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -133,10 +143,24 @@ def _watch(
         )
 
 
-def _sample(values: Tensor, generator: torch.Generator) -> Tensor:
-    """The extremes of a tensor and a random part of the rest: enough to fit a range to."""
-    flat = values.detach().float().flatten()
-    if flat.numel() <= _SAMPLES_PER_BATCH:
-        return flat
-    chosen = torch.randint(flat.numel(), (_SAMPLES_PER_BATCH,), generator=generator).to(flat.device)
-    return torch.cat([flat[chosen], flat.min().reshape(1), flat.max().reshape(1)])
+class Sampler:
+    """Draws samples that are enough to fit a range to: the extremes, and a random part of the rest."""
+
+    def __init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(0)
+
+    def values(self, values: Tensor) -> Tensor:
+        """Of a tensor of any shape: one-dimensional, float32."""
+        flat = values.detach().float().flatten()
+        if flat.numel() <= _SAMPLES_PER_BATCH:
+            return flat
+        chosen = torch.randint(flat.numel(), (_SAMPLES_PER_BATCH,), generator=self._generator).to(flat.device)
+        return torch.cat([flat[chosen], flat.min().reshape(1), flat.max().reshape(1)])
+
+    def rows(self, values: Tensor, count: int) -> Tensor:
+        """Of ... x features: random rows, and the extremes of every feature as two rows more; float32."""
+        rows = values.detach().float().flatten(0, -2)
+        if len(rows) <= count:
+            return rows
+        chosen = torch.randint(len(rows), (count,), generator=self._generator).to(rows.device)
+        return torch.cat([rows[chosen], rows.amin(0, keepdim=True), rows.amax(0, keepdim=True)])

@@ -288,12 +288,14 @@ def _describe_stack(stack: Stack) -> str:
         text = f"{stack.name} {len(kept)}/{len(stack.slots)} layers"
         if stack.dropped:
             text += f" (without {' '.join(map(str, stack.dropped))})"
-    counts: dict[str, int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for slot in kept:
         for _, treatment in slot.treatments.items:
+            has_weights = treatment.precision is None or treatment.precision.weight_bits is not None
+            noun = "Linears" if has_weights else "intermediate results"
             for label in treatment.to_json().values():
-                counts[str(label)] = counts.get(str(label), 0) + 1
-    return text + "".join(f", {label} on {count} Linears" for label, count in sorted(counts.items()))
+                counts[str(label), noun] = counts.get((str(label), noun), 0) + 1
+    return text + "".join(f", {label} on {count} {noun}" for (label, noun), count in sorted(counts.items()))
 
 
 def _describe_outside(plan: Plan) -> list[str]:

@@ -45,12 +45,14 @@ class Site:
         layer: which layer stands there; None outside the stacks.
         treatments: what the plan says about its parts.
         parts: kind -> path of the part inside the module of the site.
+        intermediates: kind of result between Linears -> paths of the parts that compute it, likewise.
     """
 
     name: str
     layer: Layer | None
     treatments: Treatments
     parts: Mapping[str, str]
+    intermediates: Mapping[str, tuple[str, ...]]
 
 
 class Axis(Protocol):

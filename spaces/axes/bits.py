@@ -5,7 +5,7 @@ rounding are ours, see docs/architecture.md. What quantised numbers mean is in `
 `spaces/ranges.py`; this axis decides where they are used, calibrates inputs and rounds weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from ...errors import PlanError
 from ..anatomy import Anatomy
 from ..blocks import quantise
 from ..calibration import input_ranges
+from ..intermediate_ranges import intermediate_ranges
+from ..intermediates import set_intermediate
 from ..plan import Plan, Treatments
 from ..precision import Precision
 from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, Stored, store
@@ -38,12 +40,15 @@ class Bits:
             for kind in stack.linears
         )
         outside = (Parameter(f"bits.{kind}", tables) for kind in anatomy.outside)
-        return (*inside, *outside)
+        results = (FLOAT, *map(str, anatomy.palette.intermediates))
+        between = (Parameter(f"bits.{name}", results) for name in _intermediates(anatomy))
+        return (*inside, *outside, *between)
 
     def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
         """Sets precisions; choices for a slot in which nothing stands have no effect."""
         for stack in plan.stacks:
-            kinds = bench.anatomy.stack(stack.name).linears
+            places = bench.anatomy.stack(stack.name)
+            kinds = (*places.linears, *(places.intermediates if bench.anatomy.palette.intermediates else ()))
             slots = list(stack.slots)
             for position, slot in enumerate(slots):
                 if slot.layer is None:
@@ -51,17 +56,20 @@ class Bits:
                 wanted = {kind: choice[f"bits.{stack.name}.{position}.{kind}"] for kind in kinds}
                 slots[position] = replace(slot, treatments=_set(slot.treatments, wanted))
             plan = plan.with_stack(replace(stack, slots=tuple(slots)))
-        wanted = {kind: choice[f"bits.{kind}"] for kind in bench.anatomy.outside}
+        kinds = (*bench.anatomy.outside, *(bench.anatomy.intermediates if bench.anatomy.palette.intermediates else ()))
+        wanted = {kind: choice[f"bits.{kind}"] for kind in kinds}
         return replace(plan, outside=_set(plan.outside, wanted))
 
     def prepare(self, plan: Plan, bench: Workbench) -> Material:
-        """Ranges of inputs, seen in the float model of this structure, and rounded weights.
+        """Ranges of inputs and intermediate results, seen in the float model of this structure, and rounded weights.
 
         Returns:
             Site name and kind, joined by a dot -> {"scale", "zero_point"} of its inputs where those are quantised,
-            and {"codes", "scales"} of its weights where those have fewer than 8 bits.
+            and {"codes", "scales"} of its weights where those have fewer than 8 bits; for intermediate results see
+            `intermediate_ranges`.
         """
-        found = {name: dict(stored) for name, stored in rounded_weights(plan, bench).items()}
+        found = {name: dict(ranges) for name, ranges in intermediate_ranges(plan, bench).items()}
+        found.update({name: dict(stored) for name, stored in rounded_weights(plan, bench).items()})
         structure, wanted = plan.in_float(), _input_bits(plan)
         ranges = {bits: input_ranges(structure, bench, bits) for bits in sorted(set(wanted.values()))}
         for name, bits in wanted.items():
@@ -74,8 +82,13 @@ class Bits:
             precision = treatment.precision
             if precision is None:
                 continue
-            part = module.get_submodule(site.parts[kind])
             found = {} if material is None else material.get(f"{site.name}.{kind}", {})
+            if kind in site.intermediates:
+                assert precision.activation_bits is not None
+                ranges = None if material is None else found
+                set_intermediate(module, kind, site.intermediates[kind], precision.activation_bits, ranges)
+                continue
+            part = module.get_submodule(site.parts[kind])
             if isinstance(part, nn.Embedding):
                 _quantise_table(module, part.weight, precision, found)
             elif isinstance(part, nn.Linear):
@@ -125,6 +138,14 @@ def _set(old: Treatments, wanted: Mapping[str, Value]) -> Treatments:
     return old
 
 
+def _intermediates(anatomy: Anatomy) -> Iterator[str]:
+    """Stack, slot and kind, joined by dots, of the intermediate results; those outside the stacks by kind only."""
+    if anatomy.palette.intermediates:
+        for stack in anatomy.stacks:
+            yield from (f"{stack.name}.{slot}.{kind}" for slot in range(stack.n_layers) for kind in stack.intermediates)
+        yield from anatomy.intermediates
+
+
 def _input_bits(plan: Plan) -> dict[str, int]:
     """Site name and kind, joined by a dot -> bits of its inputs, where those are integers."""
     return {
@@ -135,6 +156,7 @@ def _input_bits(plan: Plan) -> dict[str, int]:
         if treatment.precision is not None
         and treatment.precision.activation_bits is not None
         and treatment.precision.has_integer_inputs
+        and treatment.precision.weight_bits is not None
     }
 
 
