@@ -4,6 +4,8 @@ What the graph holds is in `profilers/onnx_export.py`; which kernels run is read
 rewritten it.
 """
 
+import ctypes
+import sys
 from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
@@ -25,7 +27,7 @@ from . import Executable, kernels_text
 _LIBRARIES = ("onnx", "onnxruntime")
 _KERNELS = ("MatMulIntegerToFloat", "MatMulNBits", "DequantizeLinear")
 _NO_DECODERS = "it runs encoders only, and this model has a decoder; use --runtime torch."
-_ERRORS_ONLY = 3
+_PROVIDERS, _ERRORS_ONLY = ["CPUExecutionProvider"], 3
 # What protobuf can hold in one file, and some room for the graph itself.
 _LARGEST_FILE = 2**31 - 2**24
 ONNX_FILE = "model.onnx"
@@ -78,6 +80,7 @@ class OnnxRuntime:
             path = Path(folder, ONNX_FILE)
             write(exported, path)
             session, ran = _open(path, threads)
+        _give_back_memory()
         return OnnxExecutable(session, exported.names, kernels_text(exported.asked, ran))
 
     def save(self, model: nn.Module, folder: Path) -> None:
@@ -92,23 +95,42 @@ def write(exported: OnnxModel, path: Path) -> None:
     """Writes an ONNX file, and beside it `<name>.data` if it holds more than protobuf can."""
     size = sum(len(tensor.raw_data) for tensor in exported.proto.graph.initializer)
     import_module("onnx").save_model(
-        exported.proto, path, save_as_external_data=size > _LARGEST_FILE, location=f"{path.name}.data"
+        exported.proto, path, save_as_external_data=size > _LARGEST_FILE, location=_data_name(path)
     )
+
+
+def _data_name(path: Path) -> str:
+    return f"{path.name}.data"
 
 
 def _open(path: Path, threads: int) -> tuple[Any, list[str]]:
     """A session, and `kernel_for` of every Linear that runs on a kernel of its own."""
     runtime = _onnxruntime()
-    rewritten = path.with_name("rewritten.onnx")
+    rewritten = path.with_name(f"rewritten-{path.name}")
     options = runtime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = _ERRORS_ONLY
     options.optimized_model_filepath = str(rewritten)
-    options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "rewritten.data")
-    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    if path.with_name(_data_name(path)).exists():
+        name = "session.optimized_model_external_initializers_file_name"
+        options.add_session_config_entry(name, _data_name(rewritten))
+    runtime.InferenceSession(path, options, providers=_PROVIDERS)
     graph = import_module("onnx").load_model(rewritten, load_external_data=False).graph
-    called = (str(node.name).partition(":") for node in graph.node if node.op_type in _KERNELS)
+    called = [str(node.name).partition(":") for node in graph.node if node.op_type in _KERNELS]
+    # What was read is what runs. The session that rewrote it would keep all weights as they were, too.
+    options = runtime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = runtime.InferenceSession(rewritten, options, providers=_PROVIDERS)
     return session, [kernel for kernel, colon, _ in called if colon]
+
+
+def _give_back_memory() -> None:
+    """Copies of the weights made on the way are freed, but glibc keeps the memory: more than the weights themselves."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
 
 
 @cache

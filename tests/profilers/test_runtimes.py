@@ -27,6 +27,7 @@ ENCODERS = [name for name, forms in FAMILIES.items() if len(forms[0].stacks) == 
 MakeBench = Callable[[PreTrainedModel], Workbench]
 KINDS = ("attention_output", "ffn_in", "ffn_out", "key", "query", "value")
 PLANS = {"float": None, "int8": Precision(8, 8), "weights only": Precision(8)}
+BLOCKS = {text: Precision.parse(text) for text in ("w4a8-64x64-pow2", "w4-1x32", "w3-1x32", "w16a16")}
 PLACES = [
     (runtime, device)
     for runtime in runtimes.names()
@@ -78,7 +79,18 @@ def test_unknown_runtime_comes_with_a_hint() -> None:
 
 
 @each_place
-@pytest.mark.parametrize(("form", "typical", "worst"), [("float", 90, 90), ("weights only", 90, 90), ("int8", 100, 30)])
+@pytest.mark.parametrize(
+    ("form", "typical", "worst"),
+    [
+        ("float", 90, 90),
+        ("weights only", 90, 90),
+        ("int8", 100, 30),
+        ("w4a8-64x64-pow2", 100, 30),
+        ("w4-1x32", 90, 90),
+        ("w3-1x32", 90, 90),
+        ("w16a16", 100, 30),
+    ],
+)
 @pytest.mark.parametrize("family", ENCODERS)
 def test_output_is_what_the_plan_means(
     make_model: MakeModel,
@@ -96,7 +108,7 @@ def test_output_is_what_the_plan_means(
     edge between two codes: of 800 such requests the worst had 34 dB, where quantisation itself costs more.
     """
     model = spread(make_model(family))
-    whole = compressed(model, make_bench(model), PLANS[form])
+    whole = compressed(model, make_bench(model), {**PLANS, **BLOCKS}[form])
     executable = runtimes.find(runtime).load(whole, devices.find(device), threads=1)
     generator, found = torch.Generator().manual_seed(0), []
     for length in range(1, 21):
