@@ -27,6 +27,8 @@ _NAMED_SETS = (
     "i8mm",
 )
 _LIBRARIES = ("torch", "transformers")
+# Without one of these, products of 8-bit integers are added up in 16 bits, where they may saturate.
+EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +104,11 @@ def instruction_sets() -> tuple[str, ...]:
             flags = set(value.split())
             return tuple(name for name in _NAMED_SETS if name in flags)
     return ()
+
+
+def multiplies_int8_exactly() -> bool:
+    """Whether the usual kernels give exact products of matrices of 8-bit integers on this processor."""
+    return bool(EXACT_INT8.intersection(instruction_sets()))
 
 
 def library_versions() -> dict[str, str]:

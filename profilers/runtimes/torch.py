@@ -16,14 +16,12 @@ from ...spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
 from ...spaces.ties import tie, tied_names
 from ...spaces.workbench import Inputs
 from ..devices import Device
-from ..machine import instruction_sets
+from ..machine import EXACT_INT8, instruction_sets
 from ..torch_floats import DenseLinear, HalfLinear, PackedBFloat16Linear, PlainBFloat16Linear, half_weight
 from ..torch_integers import FusedInt8Linear, Int8Linear, IntMmLinear
 from ..torch_tables import CodesLinear, LookupTable
 from . import Executable, kernel_for, kernels_text
 
-# Without one of these, 8-bit products are added up in 16 bits and may saturate: wrong numbers, so no kernel.
-_EXACT_INT8 = {"avx512_vnni", "avx_vnni", "amx_int8"}
 _NATIVE_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 # Compute capabilities of CUDA devices.
 _INT8_TENSOR_CORES, _BFLOAT16_TENSOR_CORES = (7, 5), (8, 0)
@@ -194,7 +192,7 @@ def int8_product(device: torch.device) -> type[FusedInt8Linear | Int8Linear | In
     if device.type == "cuda":
         return IntMmLinear if torch.cuda.get_device_capability(device) >= _INT8_TENSOR_CORES else None
     sets = set(instruction_sets())
-    if device.type != "cpu" or not sets & _EXACT_INT8:
+    if device.type != "cpu" or not sets & EXACT_INT8:
         return None
     if "avx512_vnni" in sets and "amx_int8" not in sets and has_half_kernel():
         return FusedInt8Linear

@@ -23,11 +23,12 @@ MakeModel = Callable[..., PreTrainedModel]
 ENCODERS = [name for name, forms in FAMILIES.items() if len(forms[0].stacks) == 1]
 MakeBench = Callable[[PreTrainedModel], Workbench]
 KINDS = ("attention_output", "ffn_in", "ffn_out", "key", "query", "value")
+TEXTS = ("w4a8-8x8-pow2", "w4a8-64x64-pow2", "w4-1x16", "w4-1x32", "w3-1x16", "w2-1x16", "w16", "w16a16")
 PLANS = {
     "float": None,
     "int8": Precision(8, 8),
     "weights only": Precision(8),
-    **{text: Precision.parse(text) for text in ("w4a8-8x8-pow2", "w4-1x16", "w3-1x16", "w2-1x16", "w16", "w16a16")},
+    **{text: Precision.parse(text) for text in TEXTS},
 }
 PLACES = [
     (runtime, device)
@@ -84,9 +85,10 @@ def test_unknown_runtime_comes_with_a_hint() -> None:
 @pytest.mark.parametrize(
     ("form", "typical", "worst"),
     [
-        *((form, 90, 90) for form in ("float", "weights only", "w4-1x16", "w3-1x16", "w2-1x16", "w16")),
+        *((form, 90, 90) for form in ("float", "weights only", "w4-1x16", "w4-1x32", "w3-1x16", "w2-1x16", "w16")),
         ("int8", 100, 30),
         ("w4a8-8x8-pow2", 100, 30),
+        ("w4a8-64x64-pow2", 100, 30),
         ("w16a16", 40, 30),
     ],
 )
