@@ -32,7 +32,7 @@ exact = pytest.mark.skipif(not multiplies_int8_exactly(), reason="no exact integ
 def build(
     make_model: MakeModel, make_bench: MakeBench, precision: str, table: str = "w8", layers: int = 1
 ) -> nn.Module:
-    """One precision for every Linear, another for every part outside the stack; weights large enough to show errors."""
+    """One precision for every Linear of the stack, another for tables; weights large enough to show errors."""
     model = make_model("bert", layers=layers)
     with torch.no_grad():
         for part in model.base_model.encoder.modules():
@@ -43,7 +43,7 @@ def build(
     outside = Treatment(precision=Precision.parse(table))
     kinds = anatomy.stack("encoder").linears
     slots = tuple(Slot(Layer(i), Treatments.of(dict.fromkeys(kinds, inside))) for i in range(layers))
-    plan = Plan((Stack("encoder", slots),), Treatments.of(dict.fromkeys(anatomy.outside, outside)))
+    plan = Plan((Stack("encoder", slots),), Treatments.of(dict.fromkeys(set(anatomy.outside) - {"pooler"}, outside)))
     return make_bench(model).build(plan)
 
 
