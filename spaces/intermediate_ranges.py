@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import Anatomy
+from .attention import FloatSoftmax, points_of
 from .calibration import Sampler, watch
-from .intermediates import NORM_BLOCK, FloatSoftmax, points_of
+from .intermediates import NORM_BLOCK
 from .plan import Plan, Treatments
 from .ranges import affine_range
 from .workbench import Material, Workbench

@@ -5,15 +5,14 @@ compressed. The modules compute what the integers mean, in float, on any device;
 activations and norms go through the tables of `spaces/tables.py`.
 """
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
 from ..errors import PlanError
+from .attention import points_of
 from .ranges import rounded_inputs
 from .tables import (
     affine_codes,
@@ -29,9 +28,6 @@ from .tables import (
 # Features of a norm that share a zero point, and a power of two of the norm's scale. Few, since single features of a
 # residual stream are many times as large as all others.
 NORM_BLOCK = 16
-# How an attention module holds the points below, and how its own config names `_attend`.
-POINTS = "points"
-_ATTENTION = "paring_points"
 
 Found = Mapping[str, Tensor]
 
@@ -150,16 +146,6 @@ class TableActivation(nn.Module):
         return self.outputs.values(looked_up(self.table, self.inputs.codes(values)))
 
 
-class FloatSoftmax(nn.Module):
-    """The softmax over keys, as it is."""
-
-    def forward(self, scores: Tensor, allowed: Tensor | None) -> Tensor:
-        """Scores, ... x keys, and where they count, of a shape that broadcasts -> probabilities."""
-        if allowed is not None:
-            scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
-        return scores.softmax(-1)
-
-
 class TableSoftmax(nn.Module):
     """The softmax over keys in integers: codes in, exp and reciprocal through tables, codes of 0 to 1 out.
 
@@ -200,19 +186,6 @@ class TableSoftmax(nn.Module):
         inverse = reciprocal(weights.sum(-1, keepdim=True).clamp(min=1), self.reciprocals)
         probabilities: Tensor = (weights * (steps * inverse)).round().clamp(max=steps) / steps
         return probabilities
-
-
-class AttentionPoints(nn.Module):
-    """What rounds at each point of an attention: nothing, until a part is replaced."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.query: nn.Module = nn.Identity()
-        self.key: nn.Module = nn.Identity()
-        self.value: nn.Module = nn.Identity()
-        self.probabilities: nn.Module = nn.Identity()
-        self.context: nn.Module = nn.Identity()
-        self.softmax: nn.Module = FloatSoftmax()
 
 
 class TableNorm(nn.Module):
@@ -262,21 +235,6 @@ class TableNorm(nn.Module):
         return normalised
 
 
-def points_of(attention: nn.Module) -> AttentionPoints:
-    """The points of an attention module; it gets them, and attends through them, from the first call on.
-
-    Only its own copy of the config says so: masks are made as for all others.
-    """
-    own: Any = attention
-    if not hasattr(attention, POINTS):
-        own.config = copy.deepcopy(own.config)
-        own.config._attn_implementation = _ATTENTION
-        own.add_module(POINTS, AttentionPoints())
-    points = getattr(attention, POINTS)
-    assert isinstance(points, AttentionPoints)
-    return points
-
-
 def set_intermediate(module: nn.Module, kind: str, paths: Sequence[str], bits: int, found: Found | None) -> None:
     """Puts what rounds results of one kind in place of what did not.
 
@@ -305,49 +263,6 @@ def set_intermediate(module: nn.Module, kind: str, paths: Sequence[str], bits: i
             module.set_submodule(path, TableNorm(part, bits, own))
 
 
-def _attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    position_bias: Tensor | None = None,
-    **_: Any,
-) -> tuple[Tensor, Tensor]:
-    """Attention as transformers asks for it, through the points of the module.
-
-    Args:
-        module: that attends.
-        query: batch x heads x queries x width.
-        key: batch x heads x keys x width.
-        value: alike.
-        attention_mask: boolean, true where a key counts; or a number to add; None where all count.
-        scaling: of the scores.
-        is_causal: whether queries see no later keys, where there is no mask; None asks the module.
-        position_bias: what is added to the scores.
-
-    Returns:
-        Context, batch x queries x heads x width, and probabilities, batch x heads x queries x keys.
-    """
-    points: Any = getattr(module, POINTS)
-    query, key, value = points.query(query), points.key(key), points.value(value)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if position_bias is not None:
-        scores = scores + position_bias
-    allowed = attention_mask
-    if attention_mask is None and (getattr(module, "is_causal", True) if is_causal is None else is_causal):
-        if query.shape[2] > 1:
-            allowed = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    elif attention_mask is not None and attention_mask.dtype != torch.bool:
-        allowed = attention_mask > torch.finfo(attention_mask.dtype).min / 2
-        scores = scores + attention_mask.masked_fill(~allowed, 0)
-    probabilities = points.probabilities(points.softmax(scores, allowed))
-    return points.context(probabilities @ value).transpose(1, 2).contiguous(), probabilities
-
-
 def _part(found: Found | None, name: str) -> Found | None:
     """What was found for one part."""
     if found is None:
@@ -362,6 +277,3 @@ def _buffer(found: Found | None, name: str, dtype: torch.dtype, shape: tuple[int
     if name not in found:
         raise PlanError("intermediate results in integers need calibrated ranges.")
     return found[name].to(dtype).reshape(shape).clone()
-
-
-AttentionInterface.register(_ATTENTION, _attend)

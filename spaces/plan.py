@@ -7,6 +7,7 @@ It is data only: frozen, hashable, a JSON round trip, readable by a person. The 
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -288,13 +289,11 @@ def _describe_stack(stack: Stack) -> str:
         text = f"{stack.name} {len(kept)}/{len(stack.slots)} layers"
         if stack.dropped:
             text += f" (without {' '.join(map(str, stack.dropped))})"
-    counts: dict[tuple[str, str], int] = {}
-    for slot in kept:
-        for _, treatment in slot.treatments.items:
-            has_weights = treatment.precision is None or treatment.precision.weight_bits is not None
-            noun = "Linears" if has_weights else "intermediate results"
-            for label in treatment.to_json().values():
-                counts[str(label), noun] = counts.get((str(label), noun), 0) + 1
+    counts: Counter[tuple[str, str]] = Counter()
+    for treatment in (treatment for slot in kept for _, treatment in slot.treatments.items):
+        weightless = treatment.precision is not None and treatment.precision.weight_bits is None
+        noun = "intermediate results" if weightless else "Linears"
+        counts.update((str(label), noun) for label in treatment.to_json().values())
     return text + "".join(f", {label} on {count} {noun}" for (label, noun), count in sorted(counts.items()))
 
 

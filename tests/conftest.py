@@ -5,7 +5,6 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,9 +40,7 @@ from paring.search.tasks import Task
 from paring.spaces import axes
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.build import build
-from paring.spaces.palette import Palette
 from paring.spaces.plan import ORIGINAL_WEIGHTS, Plan
-from paring.spaces.precision import Precision
 from paring.spaces.tilings import GRANULARITIES
 from paring.spaces.workbench import Inputs, Material, RemovalOrder, Workbench
 
@@ -172,8 +169,7 @@ class FakeBench:
     """A workbench without data or disk: random batches, a fixed removal order, answers kept in memory."""
 
     def __init__(self, model: PreTrainedModel) -> None:
-        anatomy = anatomy_of(model).with_modular_layers(GRANULARITIES)
-        self.model, self.anatomy = model, replace(anatomy, palette=Palette(intermediates=(Precision(None, 8),)))
+        self.model, self.anatomy = model, anatomy_of(model).with_modular_layers(GRANULARITIES)
         self._known: dict[str, Material] = {}
 
     def build(self, plan: Plan) -> PreTrainedModel:

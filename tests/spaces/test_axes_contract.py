@@ -3,7 +3,9 @@
 import copy
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from paring.spaces import artefact, axes, plugins
 from paring.spaces.axes import Choice, Value
 from paring.spaces.build import build
 from paring.spaces.families import FAMILIES
+from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan
+from paring.spaces.precision import Precision
 from paring.spaces.space import Space
 from paring.spaces.ties import tie, tied_names
 from paring.spaces.workbench import Inputs, Workbench
@@ -25,6 +29,18 @@ MakeBench = Callable[[PreTrainedModel], Workbench]
 each_axis = pytest.mark.parametrize("chosen", [(name,) for name in axes.names()], ids="-".join)
 each_set = pytest.mark.parametrize("chosen", [*((name,) for name in axes.names()), axes.names()], ids="-".join)
 each_family = pytest.mark.parametrize("family", [*FAMILIES, "t5-gated"])
+
+
+@pytest.fixture(scope="module", name="make_bench")
+def make_bench_with_intermediates(make_bench: MakeBench) -> MakeBench:
+    """Workbenches whose palette has precisions of intermediate results."""
+
+    def make(model: PreTrainedModel) -> Workbench:
+        bench: Any = make_bench(model)
+        bench.anatomy = replace(bench.anatomy, palette=Palette(intermediates=(Precision(None, 8),)))
+        return bench
+
+    return make
 
 
 def random_choice(space: Space, seed: int) -> Choice:

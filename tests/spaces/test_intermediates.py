@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,19 +16,20 @@ from transformers.activations import ACT2FN
 from paring.errors import PlanError
 from paring.spaces import artefact
 from paring.spaces.anatomy import anatomy_of
+from paring.spaces.attention import POINTS
 from paring.spaces.axes import bits as bits_axis
 from paring.spaces.build import build
 from paring.spaces.families import FAMILIES
 from paring.spaces.intermediate_ranges import block_ranges, function_ranges
 from paring.spaces.intermediates import (
     NORM_BLOCK,
-    POINTS,
     BlockRounding,
     Rounding,
     TableActivation,
     TableNorm,
     TableSoftmax,
 )
+from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan, Slot, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
@@ -53,6 +55,18 @@ KINDS = ("attention", "softmax", "activation", "norms")
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_family = pytest.mark.parametrize("family", [*FAMILIES, "t5-gated"])
+
+
+@pytest.fixture(scope="module", name="make_bench")
+def make_bench_with_intermediates(make_bench: MakeBench) -> MakeBench:
+    """Workbenches whose palette has precisions of intermediate results."""
+
+    def make(model: PreTrainedModel) -> Workbench:
+        bench: Any = make_bench(model)
+        bench.anatomy = replace(bench.anatomy, palette=Palette(intermediates=(Precision(None, 8),)))
+        return bench
+
+    return make
 
 
 def treated(bench: Workbench, treatment: Treatment, *kinds: str, also: Mapping[str, Treatment] | None = None) -> Plan:
