@@ -83,15 +83,16 @@ def kernels_run(compiled: Any, asked: Mapping[str, str]) -> list[str]:
         compiled: a compiled model converted after `prepare`.
         asked: from `kernels_asked`.
     """
-    ran = []
+    ran = set()
     for operation in compiled.get_runtime_model().get_ordered_ops():
         facts = operation.get_rt_info()
         if str(facts["layerType"].value) not in _PRODUCTS:
             continue
         types = tuple(port.get_element_type().get_type_name() for port in operation.inputs()[:2])
-        own = str(facts["originalLayersNames"].value).split(",")
-        ran += [kernel for name in own if (kernel := asked.get(name)) is not None and _is(kernel, *types)]
-    return ran
+        # Products are named after what was fused into them, too: names of their own follow that of the Linear.
+        names = {name.partition("/")[0] for name in str(facts["originalLayersNames"].value).split(",")}
+        ran |= {name for name in names & asked.keys() if _is(asked[name], *types)}
+    return [asked[name] for name in ran]
 
 
 def _is(kernel: str, inputs: str, weights: str) -> bool:
@@ -174,7 +175,12 @@ def _product(inputs: Any, weight: Any, bias: Tensor | None, name: str) -> Any:
     product.set_friendly_name(name)
     if product.get_output_element_type(0).get_type_name() == "bf16":
         product = _cast(product, "f32")
-    return product if bias is None else ops.add(product, _constant(bias, "f32"))
+        product.set_friendly_name(f"{name}/float")
+    if bias is None:
+        return product
+    biased = ops.add(product, _constant(bias, "f32"))
+    biased.set_friendly_name(f"{name}/bias")
+    return biased
 
 
 def _rounded(inputs: Any, scale: float, zero_point: int, bits: int) -> Any:
