@@ -19,7 +19,7 @@ from ...spaces.artefact import quiet_transformers
 from ...spaces.build import copy_sharing_parameters
 from ...spaces.workbench import Inputs
 from ..devices import Device
-from ..openvino_patterns import kernels_asked, kernels_run, openvino, prepare
+from ..openvino_patterns import Asked, kernels_asked, kernels_run, openvino, prepare
 from . import Executable, kernels_text
 
 # In the order in which the converted model takes them; the last only where the model does.
@@ -35,9 +35,9 @@ class OpenVinoExecutable:
         kernels: how many of the treated Linears run on kernels of their own, as the compiled model says itself.
     """
 
-    def __init__(self, compiled: Any, names: tuple[str, ...], asked: Mapping[str, str]) -> None:
+    def __init__(self, compiled: Any, names: tuple[str, ...], asked: Mapping[str, Asked]) -> None:
         self._compiled, self._names = compiled, names
-        self.kernels = kernels_text(asked.values(), kernels_run(compiled, asked))
+        self.kernels = kernels_text((one.kernel for one in asked.values()), kernels_run(compiled, asked))
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Model inputs, batch x tokens -> logits."""
@@ -99,7 +99,7 @@ class _Logits(nn.Module):
         return logits
 
 
-def _convert(model: nn.Module) -> tuple[Any, tuple[str, ...], dict[str, str]]:
+def _convert(model: nn.Module) -> tuple[Any, tuple[str, ...], dict[str, Asked]]:
     """The model in OpenVINO's form, the names of its inputs, and the kernels that its Linears ask for."""
     own = copy_sharing_parameters(model)
     told = prepare(own)
