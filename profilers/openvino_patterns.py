@@ -1,0 +1,289 @@
+"""What quantised modules are in OpenVINO's operators: the patterns that its processor plug-in has kernels for.
+
+Weights are constants of 4 or 8 bits, then a Convert and a Multiply. Behind inputs that a FakeQuantize rounds, such
+a product is lowered to integers; behind float inputs the weight stays as it is, and is made float inside the product.
+Files hold the constants as they are, so a saved model is as small as its codes.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from math import gcd
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..spaces.blocks import Quantised, real_scale, spread
+from ..spaces.precision import BFLOAT16, Precision
+from ..spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
+from .runtimes import kernel_for
+
+_LEVELS = 256
+# Products of float inputs with weights in smaller groups are slower than those with float weights, or there are none.
+_LEAST_GROUP = 8
+_SHORT = 4
+_PRODUCTS, _INTEGERS = ("FullyConnected", "MatMul"), ("i8", "u8")
+_SHORT_INTEGERS = ("i4", "u4")
+
+
+def openvino() -> Any:
+    """The package, kept from reporting to its makers, which it does on import; without that package it is silent."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    return import_module("openvino")
+
+
+def prepare(model: nn.Module) -> list[Any]:
+    """Makes a model with quantised modules ready for `openvino.convert_model`.
+
+    Args:
+        model: its quantised modules are replaced by stand-ins, the rest is left as it is.
+
+    Returns:
+        What the conversion has to be told as its extensions; the product of a Linear gets the Linear's name.
+    """
+    frontend = import_module("openvino.frontend.pytorch")
+    told = []
+    for name, part in list(model.named_modules()):
+        pattern = next((found for kind, found in _PATTERNS.items() if isinstance(part, kind)), None)
+        if pattern is not None:
+            stand_in, operator = _StandIn(part), f"paring::{name}"
+            model.set_submodule(name, stand_in)
+            told.append(frontend.ModuleExtension(stand_in, operator))
+            told.append(frontend.ConversionExtension(operator, _conversion(pattern, part, name)))
+    return told
+
+
+class _StandIn(nn.Module):
+    """Answers zeros of the right shape: what a module does that becomes one operator must not be traced."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self._looks_up = isinstance(part, QuantEmbedding)
+        self._width = part.embedding_dim if isinstance(part, QuantEmbedding) else part.out_features
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """... ids, or ... x in -> ... x width."""
+        return torch.zeros(*(inputs.shape if self._looks_up else inputs.shape[:-1]), self._width)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a Linear asks for: `kernel_for` its precision, for a weight of this shape, out x in."""
+
+    kernel: str
+    shape: tuple[int, int]
+
+
+def kernels_asked(model: nn.Module) -> dict[str, Asked]:
+    """By name, what every Linear that has a precision asks for."""
+    return {
+        name: Asked(kernel_for(part.precision), (part.out_features, part.in_features))
+        for name, part in model.named_modules()
+        if isinstance(part, (QuantLinear, BFloat16Linear))
+    }
+
+
+def kernels_run(compiled: Any, asked: Mapping[str, Asked]) -> list[str]:
+    """The kernels of those Linears that run on the one asked for, as the compiled model says itself.
+
+    Args:
+        compiled: a compiled model converted after `prepare`.
+        asked: from `kernels_asked`.
+    """
+    ran, nameless = set(), []
+    for operation in compiled.get_runtime_model().get_ordered_ops():
+        facts = operation.get_rt_info()
+        if str(facts["layerType"].value) not in _PRODUCTS:
+            continue
+        types = tuple(port.get_element_type().get_type_name() for port in operation.inputs()[:2])
+        # Products are named after what was fused into them, too: names of their own follow that of the Linear.
+        names = {name.partition("/")[0] for name in str(facts["originalLayersNames"].value).split(",")} & asked.keys()
+        ran |= {name for name in names if _is(asked[name].kernel, *types)}
+        shape = operation.input(1).get_partial_shape()
+        if not names and shape.is_static:
+            nameless.append((types, tuple(shape.to_shape())))
+    # Where a product is scaled right after, that scale replaces its name; its weight is still that of a Linear.
+    for name in asked.keys() - ran:
+        found = [one for one in nameless if one[1] == asked[name].shape and _is(asked[name].kernel, *one[0])]
+        if found:
+            nameless.remove(found[0])
+            ran.add(name)
+    return [asked[name].kernel for name in ran]
+
+
+def _is(kernel: str, inputs: str, weights: str) -> bool:
+    """Whether a product of these types is such a kernel."""
+    if kernel == "int8":
+        return inputs in _INTEGERS and weights in _INTEGERS
+    if kernel == "bf16":
+        return inputs == weights == "bf16"
+    return inputs == "f32" and weights in (_SHORT_INTEGERS if int(kernel[1:]) <= _SHORT else _INTEGERS)
+
+
+def _conversion(pattern: Callable[..., Any], part: nn.Module, name: str) -> Callable[[Any], list[Any]]:
+    """What the front end calls where it meets the part."""
+
+    def convert(context: Any) -> list[Any]:
+        outputs: list[Any] = pattern(part, context.get_input(0), name).outputs()
+        return outputs
+
+    return convert
+
+
+def _linear(part: QuantLinear, inputs: Any, name: str) -> Any:
+    """... x in -> ... x out."""
+    found, by_row = part.quantised(), None
+    if part.precision.has_integer_inputs:
+        assert part.precision.activation_bits is not None
+        assert part.input_scale is not None and part.input_zero_point is not None
+        scale, zero_point = float(part.input_scale), int(part.input_zero_point)
+        inputs = _rounded(inputs, scale, zero_point, part.precision.activation_bits)
+        by_row = found.by_row()
+    weight = _float_weight(found) if by_row is None else _integer_weight(found, *by_row)
+    return _product(inputs, weight, part.bias, name)
+
+
+def _bfloat16_linear(part: BFloat16Linear, inputs: Any, name: str) -> Any:
+    """... x in -> ... x out; where inputs are bfloat16, the product is rounded to it too, before the bias is added."""
+    if part.precision.activation_bits == BFLOAT16:
+        return _product(_cast(inputs, "bf16"), _constant(part.rounded, "bf16"), part.bias, name)
+    return _product(inputs, _cast(_constant(part.rounded, "bf16"), "f32"), part.bias, name)
+
+
+def _embedding(part: QuantEmbedding, ids: Any, name: str) -> Any:
+    """... ids -> ... x width.
+
+    A table of 4 bits is looked up whole; one of 8 bits would be made float when there are integer products beside it,
+    so there codes and scales are looked up apart.
+    """
+    ops = _operators()
+    found, axis = part.quantised(), _constant(torch.tensor(0), "i64")
+    if _is_short(found.precision):
+        words = ops.gather(_float_weight(found), ids, axis)
+    else:
+        rows, columns = found.integers.shape
+        tall, wide = found.precision.block
+        groups, width = _groups(found.precision, columns)
+        blocks = spread(real_scale(found.scale), (1, (wide or columns) // width), len(found.scale), groups)
+        place = ids if tall == 1 else ops.divide(ids, ops.convert_like(_constant(torch.tensor(tall), "i64"), ids))
+        codes = ops.gather(_constant(found.integers.view(rows, groups, width), "i8"), ids, axis)
+        scales = ops.gather(_constant(blocks.unsqueeze(-1), "bf16"), place, axis)
+        words = ops.multiply(_cast(codes, "f32"), _cast(scales, "f32"))
+        shape = ops.concat([ops.shape_of(ids), _constant(torch.tensor([columns]), "i64")], 0)
+        words = ops.reshape(words, shape, False)
+    if part.embed_scale != 1:
+        words = ops.multiply(words, _constant(torch.tensor(part.embed_scale), "f32"))
+    words.set_friendly_name(name)
+    return words
+
+
+_PATTERNS: Mapping[type[nn.Module], Callable[..., Any]] = {
+    QuantLinear: _linear,
+    BFloat16Linear: _bfloat16_linear,
+    QuantEmbedding: _embedding,
+}
+
+
+def _product(inputs: Any, weight: Any, bias: Tensor | None, name: str) -> Any:
+    """The matrix product under the name of its Linear, float32, and the bias."""
+    ops = _operators()
+    product = ops.matmul(inputs, weight, False, True)
+    product.set_friendly_name(name)
+    if product.get_output_element_type(0).get_type_name() == "bf16":
+        product = _cast(product, "f32")
+        product.set_friendly_name(f"{name}/float")
+    if bias is None:
+        return product
+    biased = ops.add(product, _constant(bias, "f32"))
+    biased.set_friendly_name(f"{name}/bias")
+    return biased
+
+
+def _rounded(inputs: Any, scale: float, zero_point: int, bits: int) -> Any:
+    """The values that the codes of these inputs stand for.
+
+    Integer kernels are found for 256 levels. Fewer are the lowest of 256: what lies above them is cut off before.
+    """
+    ops = _operators()
+    low, high = -zero_point * scale, (2**bits - 1 - zero_point) * scale
+    if 2**bits < _LEVELS:
+        inputs = ops.clamp(inputs, low, high)
+    ends = [
+        _constant(torch.tensor(end, dtype=torch.float32), "f32") for end in (low, (_LEVELS - 1 - zero_point) * scale)
+    ]
+    return ops.fake_quantize(inputs, *ends, *ends, _LEVELS)
+
+
+def _integer_weight(found: Quantised, integers: Tensor, scale: Tensor) -> Any:
+    """A weight that 8-bit integers with one scale per row say exactly; kept in 4 bits where it has no more."""
+    ops = _operators()
+    rows, columns = integers.shape
+    groups, width = _groups(found.precision, columns)
+    if _is_short(found.precision) and width >= _LEAST_GROUP:
+        factors = (_scales(found, groups, width) / scale.unsqueeze(-1)).round().to(torch.int8)
+        weight = _cast(_constant(found.integers.view(rows, groups, width), "i4"), "i8")
+        if (factors != 1).any():
+            weight = ops.multiply(weight, _constant(factors.unsqueeze(-1), "i8"))
+        weight = ops.reshape(weight, _constant(torch.tensor([rows, columns]), "i64"), False)
+    else:
+        weight = _constant(integers, "i8")
+    return ops.multiply(_cast(weight, "f32"), _constant(scale.unsqueeze(-1), "f32"))
+
+
+def _float_weight(found: Quantised) -> Any:
+    """A weight that is made float where it is used."""
+    ops = _operators()
+    rows, columns = found.integers.shape
+    groups, width = _groups(found.precision, columns)
+    if width < min(_LEAST_GROUP, columns):
+        return _constant(found.dense(), "f32")
+    codes = _constant(found.integers.view(rows, groups, width), "i4" if _is_short(found.precision) else "i8")
+    scales = _constant(_scales(found, groups, width).unsqueeze(-1), "bf16")
+    weight = ops.multiply(_cast(codes, "f32"), _cast(scales, "f32"))
+    return ops.reshape(weight, _constant(torch.tensor([rows, columns]), "i64"), False)
+
+
+def _is_short(precision: Precision) -> bool:
+    """Whether codes fit into the 4 bits that OpenVINO has a type for."""
+    return precision.weight_bits is not None and precision.weight_bits <= _SHORT
+
+
+def _groups(precision: Precision, columns: int) -> tuple[int, int]:
+    """How many groups of columns share scales, and how wide these are; where blocks do not divide a row, parts do."""
+    wide = precision.block[1]
+    width = columns if wide is None or wide >= columns else gcd(wide, columns)
+    return columns // width, width
+
+
+def _scales(found: Quantised, groups: int, width: int) -> Tensor:
+    """The scale of every group of every row: rows x groups, float32."""
+    rows, columns = found.integers.shape
+    tall, wide = found.precision.block
+    return spread(real_scale(found.scale), (tall, (wide or columns) // width), rows, groups)
+
+
+def _constant(values: Tensor, kind: str) -> Any:
+    """A constant of one of OpenVINO's types, which for two of them is written as numpy has no such type."""
+    own = openvino()
+    tensor = own.Tensor(getattr(own.Type, kind), own.Shape(list(values.shape)))
+    if kind == "i4":
+        # Two to a byte, the first in the lower half.
+        halves = torch.nn.functional.pad(values.flatten() & 0xF, (0, values.numel() % 2)).to(torch.uint8)
+        values = halves[0::2] | (halves[1::2] << 4)
+        tensor.data.reshape(-1).view("uint8")[:] = values.numpy()
+    elif kind == "bf16":
+        tensor.data.view("uint16")[...] = values.to(torch.bfloat16).view(torch.uint16).numpy()
+    else:
+        tensor.data[...] = values.numpy()
+    return _operators().constant(tensor)
+
+
+def _cast(values: Any, kind: str) -> Any:
+    return _operators().convert(values, kind)
+
+
+def _operators() -> Any:
+    openvino()
+    return import_module("openvino.opset13")
