@@ -82,8 +82,8 @@ def test_an_assembly_is_a_plain_model_with_its_numbers(
     asked = ["assemble", model_folder, "--data", data_folder, "--prepared", prepared, "--out", tmp_path / "small"]
     code, said, complaint = command(*asked, *wanted, "--tokens", 16, "--threads", 1)
     assert code == 0, complaint
-    assert "encoder=3: 3.00 times fewer layers." in said
-    assert "parameters" in said and "accuracy on test" in said and "Exported to" in said
+    assert "encoder=3: 3.00 times fewer layers; parameters" in said
+    assert "accuracy on test" in said and "Exported to" in said
     small = AutoModelForSequenceClassification.from_pretrained(tmp_path / "small")
     assert small.config.num_hidden_layers == len(small.bert.encoder.layer) == 1
     layer = Prepared.load(prepared).layers["encoder.m3.0"]
