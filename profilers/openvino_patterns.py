@@ -61,7 +61,7 @@ class _StandIn(nn.Module):
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self._looks_up = isinstance(part, QuantEmbedding)
-        self._width = part.embedding_dim if isinstance(part, QuantEmbedding) else part.out_features
+        self._width = int(getattr(part, "embedding_dim" if self._looks_up else "out_features"))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... ids, or ... x in -> ... x width."""
@@ -160,7 +160,7 @@ def _embedding(part: QuantEmbedding, ids: Any, name: str) -> Any:
     """
     ops = _operators()
     found, axis = part.quantised(), _constant(torch.tensor(0), "i64")
-    if _is_short(found.precision):
+    if _kind(found) == "i4":
         words = ops.gather(_float_weight(found), ids, axis)
     else:
         rows, columns = found.integers.shape
@@ -221,7 +221,7 @@ def _integer_weight(found: Quantised, integers: Tensor, scale: Tensor) -> Any:
     ops = _operators()
     rows, columns = integers.shape
     groups, width = _groups(found.precision, columns)
-    if _is_short(found.precision) and width >= _LEAST_GROUP:
+    if _kind(found) == "i4" and width >= _LEAST_GROUP:
         factors = (_scales(found, groups, width) / scale.unsqueeze(-1)).round().to(torch.int8)
         weight = _cast(_constant(found.integers.view(rows, groups, width), "i4"), "i8")
         if (factors != 1).any():
@@ -239,15 +239,19 @@ def _float_weight(found: Quantised) -> Any:
     groups, width = _groups(found.precision, columns)
     if width < min(_LEAST_GROUP, columns):
         return _constant(found.dense(), "f32")
-    codes = _constant(found.integers.view(rows, groups, width), "i4" if _is_short(found.precision) else "i8")
-    scales = _constant(_scales(found, groups, width).unsqueeze(-1), "bf16")
-    weight = ops.multiply(_cast(codes, "f32"), _cast(scales, "f32"))
+    kind = _kind(found)
+    scales = _scales(found, groups, width)
+    if groups == 1:
+        return ops.multiply(_cast(_constant(found.integers, kind), "f32"), _cast(_constant(scales, "bf16"), "f32"))
+    codes = _cast(_constant(found.integers.view(rows, groups, width), kind), "f32")
+    weight = ops.multiply(codes, _cast(_constant(scales.unsqueeze(-1), "bf16"), "f32"))
     return ops.reshape(weight, _constant(torch.tensor([rows, columns]), "i64"), False)
 
 
-def _is_short(precision: Precision) -> bool:
-    """Whether codes fit into the 4 bits that OpenVINO has a type for."""
-    return precision.weight_bits is not None and precision.weight_bits <= _SHORT
+def _kind(found: Quantised) -> str:
+    """The type that keeps these integers; OpenVINO 2026.4 gives wrong products where groups of 4 bits are odd."""
+    bits, (_, width) = found.precision.weight_bits, _groups(found.precision, found.integers.shape[1])
+    return "i4" if bits is not None and bits <= _SHORT and width % 2 == 0 else "i8"
 
 
 def _groups(precision: Precision, columns: int) -> tuple[int, int]:
