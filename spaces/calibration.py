@@ -69,11 +69,10 @@ def input_samples(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workb
     Raises:
         PlanError: if the batches do not run, or never reach a part.
     """
-    sampler = Sampler()
     samples: dict[str, list[Tensor]] = {name: [] for name in parts}
 
     def look(name: str, inputs: Tensor) -> None:
-        samples[name].append(sampler.values(inputs))
+        samples[name].append(sampled_values(inputs))
 
     watch(model, parts, bench, look)
     return {name: torch.cat(found) for name, found in samples.items()}
@@ -143,24 +142,27 @@ def watch(
         )
 
 
-class Sampler:
-    """Draws samples that are enough to fit a range to: the extremes, and a random part of the rest."""
+def sampled_values(values: Tensor) -> Tensor:
+    """The extremes of a tensor of any shape and a random part of the rest, one-dimensional: enough for a range.
 
-    def __init__(self) -> None:
-        self._generator = torch.Generator().manual_seed(0)
+    Tensors of equal size are drawn from alike, so Linears that share an input get one range, and a runtime may round
+    that input once for all of them.
+    """
+    flat = values.detach().float().flatten()
+    if flat.numel() <= _SAMPLES_PER_BATCH:
+        return flat
+    return torch.cat(
+        [flat[_drawn(flat.numel(), _SAMPLES_PER_BATCH, flat)], flat.min().reshape(1), flat.max().reshape(1)]
+    )
 
-    def values(self, values: Tensor) -> Tensor:
-        """Of a tensor of any shape: one-dimensional, float32."""
-        flat = values.detach().float().flatten()
-        if flat.numel() <= _SAMPLES_PER_BATCH:
-            return flat
-        chosen = torch.randint(flat.numel(), (_SAMPLES_PER_BATCH,), generator=self._generator).to(flat.device)
-        return torch.cat([flat[chosen], flat.min().reshape(1), flat.max().reshape(1)])
 
-    def rows(self, values: Tensor, count: int) -> Tensor:
-        """Of ... x features: random rows, and the extremes of every feature as two rows more; float32."""
-        rows = values.detach().float().flatten(0, -2)
-        if len(rows) <= count:
-            return rows
-        chosen = torch.randint(len(rows), (count,), generator=self._generator).to(rows.device)
-        return torch.cat([rows[chosen], rows.amin(0, keepdim=True), rows.amax(0, keepdim=True)])
+def sampled_rows(values: Tensor, count: int) -> Tensor:
+    """Of ... x features: random rows, and the extremes of every feature as two rows more; float32."""
+    rows = values.detach().float().flatten(0, -2)
+    if len(rows) <= count:
+        return rows
+    return torch.cat([rows[_drawn(len(rows), count, rows)], rows.amin(0, keepdim=True), rows.amax(0, keepdim=True)])
+
+
+def _drawn(size: int, count: int, like: Tensor) -> Tensor:
+    return torch.randint(size, (count,), generator=torch.Generator().manual_seed(size)).to(like.device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .anatomy import Anatomy
 from .attention import FloatSoftmax, points_of
-from .calibration import Sampler, watch
+from .calibration import sampled_rows, sampled_values, watch
 from .intermediates import NORM_BLOCK
 from .plan import Plan, Treatments
 from .ranges import affine_range
@@ -132,15 +132,11 @@ class _Samples:
 
     def __init__(self, by_feature: set[str]) -> None:
         self._by_feature = by_feature
-        self._sampler = Sampler()
         self._taken: dict[str, list[Tensor]] = {}
 
     def look(self, name: str, values: Tensor) -> None:
         """Takes a sample of one batch."""
-        if name in self._by_feature:
-            sample = self._sampler.rows(values, _ROWS_PER_BATCH)
-        else:
-            sample = self._sampler.values(values)
+        sample = sampled_rows(values, _ROWS_PER_BATCH) if name in self._by_feature else sampled_values(values)
         self._taken.setdefault(name, []).append(sample)
 
     def taken(self) -> Iterator[tuple[str, Tensor]]:
