@@ -7,7 +7,6 @@ Files hold the constants as they are, so a saved model is as small as its codes.
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from math import gcd
 from typing import Any
@@ -18,14 +17,11 @@ from torch import Tensor, nn
 from ..spaces.blocks import Quantised, real_scale, spread
 from ..spaces.precision import BFLOAT16, Precision
 from ..spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
-from .runtimes import kernel_for
 
 _LEVELS = 256
 # Products of float inputs with weights in smaller groups are slower than those with float weights, or there are none.
 _LEAST_GROUP = 8
 _SHORT = 4
-_PRODUCTS, _INTEGERS = ("FullyConnected", "MatMul"), ("i8", "u8")
-_SHORT_INTEGERS = ("i4", "u4")
 
 
 def openvino() -> Any:
@@ -68,58 +64,15 @@ class _StandIn(nn.Module):
         return torch.zeros(*(inputs.shape if self._looks_up else inputs.shape[:-1]), self._width)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a Linear asks for: `kernel_for` its precision, for a weight of this shape, out x in."""
+def finish(converted: Any) -> None:
+    """Takes away the conversion's marks that constants must not be computed beforehand; files do not keep them either.
 
-    kernel: str
-    shape: tuple[int, int]
-
-
-def kernels_asked(model: nn.Module) -> dict[str, Asked]:
-    """By name, what every Linear that has a precision asks for."""
-    return {
-        name: Asked(kernel_for(part.precision), (part.out_features, part.in_features))
-        for name, part in model.named_modules()
-        if isinstance(part, (QuantLinear, BFloat16Linear))
-    }
-
-
-def kernels_run(compiled: Any, asked: Mapping[str, Asked]) -> list[str]:
-    """The kernels of those Linears that run on the one asked for, as the compiled model says itself.
-
-    Args:
-        compiled: a compiled model converted after `prepare`.
-        asked: from `kernels_asked`.
+    With them, weights of 4 bits behind integer inputs are unpacked in a way that costs time in every request.
     """
-    ran, nameless = set(), []
-    for operation in compiled.get_runtime_model().get_ordered_ops():
+    for operation in converted.get_ordered_ops():
         facts = operation.get_rt_info()
-        if str(facts["layerType"].value) not in _PRODUCTS:
-            continue
-        types = tuple(port.get_element_type().get_type_name() for port in operation.inputs()[:2])
-        # Products are named after what was fused into them, too: names of their own follow that of the Linear.
-        names = {name.partition("/")[0] for name in str(facts["originalLayersNames"].value).split(",")} & asked.keys()
-        ran |= {name for name in names if _is(asked[name].kernel, *types)}
-        shape = operation.input(1).get_partial_shape()
-        if not names and shape.is_static:
-            nameless.append((types, tuple(shape.to_shape())))
-    # Where a product is scaled right after, that scale replaces its name; its weight is still that of a Linear.
-    for name in asked.keys() - ran:
-        found = [one for one in nameless if one[1] == asked[name].shape and _is(asked[name].kernel, *one[0])]
-        if found:
-            nameless.remove(found[0])
-            ran.add(name)
-    return [asked[name].kernel for name in ran]
-
-
-def _is(kernel: str, inputs: str, weights: str) -> bool:
-    """Whether a product of these types is such a kernel."""
-    if kernel == "int8":
-        return inputs in _INTEGERS and weights in _INTEGERS
-    if kernel == "bf16":
-        return inputs == weights == "bf16"
-    return inputs == "f32" and weights in (_SHORT_INTEGERS if int(kernel[1:]) <= _SHORT else _INTEGERS)
+        for mark in [name for name in list(facts.keys()) if name.startswith("DisableConstantFolding")]:
+            del facts[mark]
 
 
 def _conversion(pattern: Callable[..., Any], part: nn.Module, name: str) -> Callable[[Any], list[Any]]:
@@ -222,10 +175,13 @@ def _integer_weight(found: Quantised, integers: Tensor, scale: Tensor) -> Any:
     rows, columns = integers.shape
     groups, width = _groups(found.precision, columns)
     if _kind(found) == "i4" and width >= _LEAST_GROUP:
-        factors = (_scales(found, groups, width) / scale.unsqueeze(-1)).round().to(torch.int8)
-        weight = _cast(_constant(found.integers.view(rows, groups, width), "i4"), "i8")
+        tall = found.precision.block[0] if rows % found.precision.block[0] == 0 else 1
+        factors = (_scales(found, groups, width) / scale.unsqueeze(-1))[::tall].round().int()
+        weight = _constant(found.integers.view(-1, tall, groups, width), "i4")
         if (factors != 1).any():
-            weight = ops.multiply(weight, _constant(factors.unsqueeze(-1), "i8"))
+            # In 8 bits the plug-in would take the factors for scales, and not compute the weight beforehand.
+            weight = ops.multiply(_cast(weight, "i32"), _constant(factors[:, None, :, None], "i32"))
+        weight = _cast(weight, "i8")
         weight = ops.reshape(weight, _constant(torch.tensor([rows, columns]), "i64"), False)
     else:
         weight = _constant(integers, "i8")

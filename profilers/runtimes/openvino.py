@@ -1,7 +1,7 @@
 """OpenVINO on the processor: float32, and its integer kernels for quantised Linears.
 
 Quantised modules are handed over in the patterns of `profilers/openvino_patterns.py`; which kernels they became is read
-from the compiled model.
+from the compiled model (`profilers/openvino_kernels.py`).
 """
 
 import inspect
@@ -19,7 +19,8 @@ from ...spaces.artefact import quiet_transformers
 from ...spaces.build import copy_sharing_parameters
 from ...spaces.workbench import Inputs
 from ..devices import Device
-from ..openvino_patterns import Asked, kernels_asked, kernels_run, openvino, prepare
+from ..openvino_kernels import Asked, kernels_asked, kernels_run
+from ..openvino_patterns import finish, openvino, prepare
 from . import Executable, kernels_text
 
 # In the order in which the converted model takes them; the last only where the model does.
@@ -111,6 +112,7 @@ def _convert(model: nn.Module) -> tuple[Any, tuple[str, ...], dict[str, Asked]]:
         # The tracer warns of branches on shapes; that the result holds for other shapes is what the tests check.
         warnings.simplefilter("ignore")
         converted = openvino().convert_model(_Logits(own, names), example_input=example, extension=told or None)
+    finish(converted)
     for name, port in zip(names, converted.inputs, strict=True):
         port.get_tensor().set_names({name})
     return converted, names, kernels_asked(model)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from paring.profilers import devices, openvino_patterns, runtimes
+from paring.profilers import devices, openvino_kernels, openvino_patterns, runtimes
 from paring.profilers.runtimes.openvino import IR_FILE
 from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
 from paring.spaces.quantised import QuantEmbedding, QuantLinear
@@ -70,6 +70,7 @@ def compiled_from(module: nn.Module, example: Tensor) -> Any:
         warnings.simplefilter("ignore")
         converted = openvino.convert_model(module, example_input=(example,), extension=told)
     # Inside a model the width is known; where it is not, the conversion makes the weight's shape follow the input's.
+    openvino_patterns.finish(converted)
     converted.reshape([-1, *example.shape[1:]])
     return openvino.Core().compile_model(converted, "CPU", FLOAT)
 
@@ -92,9 +93,9 @@ def test_every_form_runs_as_meant_and_is_saved_small(
 
     runtime.save(whole, tmp_path)
     compiled = openvino_patterns.openvino().Core().compile_model(tmp_path / IR_FILE, "CPU", FLOAT)
-    asked = openvino_patterns.kernels_asked(whole)
+    asked = openvino_kernels.kernels_asked(whole)
     count = int(kernels.split()[1].partition("/")[0])
-    assert len(openvino_patterns.kernels_run(compiled, asked)) == count
+    assert len(openvino_kernels.kernels_run(compiled, asked)) == count
 
     generator, found = torch.Generator().manual_seed(0), []
     for length in range(1, 10):
@@ -177,7 +178,10 @@ def test_tables_are_looked_up_in_their_codes(form: str, kind: str, scaled: bool)
 @pytest.mark.parametrize(
     ("form", "runs"),
     [
-        *((form, True) for form in ("w8a8", "w5a8", "w3a8-16x16-pow2", "w2a8", "w8a7", "w8a4", "w8a2", "w2a3")),
+        *(
+            (form, True)
+            for form in ("w8a8", "w5a8", "w3a8-16x16-pow2", "w4a8-7x24-pow2", "w2a8", "w8a7", "w8a4", "w8a2", "w2a3")
+        ),
         *((form, True) for form in ("w8", "w8-16x16-pow2", "w7", "w6-1x16", "w5", "w4", "w3", "w2-1x16")),
         *((form, False) for form in ("w4a8-1x16", "w8a8-1x16", "w4-1x5", "w8-1x4", "w4-1x3")),
     ],
@@ -188,10 +192,12 @@ def test_one_linear(form: str, runs: bool) -> None:
     inputs, precision = torch.randn(2, 4, 48), Precision.parse(form)
     input_range = None if precision.activation_bits is None else affine_range(inputs, precision.activation_bits)
     model = nn.Sequential(QuantLinear(nn.Linear(48, 32), precision, input_range=input_range))
-    exact, asked = model(inputs), openvino_patterns.kernels_asked(model)
+    exact, asked = model(inputs), openvino_kernels.kernels_asked(model)
     compiled = compiled_from(model, inputs)
     torch.testing.assert_close(torch.from_numpy(compiled([inputs.numpy()])[0]), exact, rtol=1e-4, atol=1e-5)
-    assert openvino_patterns.kernels_run(compiled, asked) == [asked["0"].kernel] * runs
+    assert openvino_kernels.kernels_run(compiled, asked) == [asked["0"].kernel] * runs
+    # Weights are made what they are in use once, and not beside every request.
+    assert len(operations(compiled, "FullyConnected")) == 1 and not operations(compiled, "MatMul")
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(3, 5), (1, 1), (7, 33)])
