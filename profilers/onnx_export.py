@@ -5,7 +5,6 @@ here, in the operators that ONNX Runtime has kernels for. So no weight goes thro
 does to a graph can change which numbers are multiplied.
 """
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +19,10 @@ from torch import Tensor, nn
 from ..spaces.artefact import quiet_transformers
 from ..spaces.build import copy_sharing_parameters
 from ..spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
+from .encoder_tracing import Logits, example_inputs, input_names
 from .onnx_parts import MICROSOFT, Graph, write_part
 from .runtimes import kernel_for
 
-# In the order in which the graph takes them; the last only where the model does.
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _PARTS = (nn.Linear, nn.Embedding, QuantLinear, QuantEmbedding, BFloat16Linear)
 _DOMAIN, _OPSET = "paring", 20
 
@@ -109,21 +107,14 @@ class _StandIn(nn.Module):
         return cast(Tensor, apply(inputs, self._name, (*map(int, lead), self._width)))
 
 
-class _Logits(nn.Module):
-    """A transformers model with positional inputs and nothing but logits."""
+class _Masked(Logits):
+    """What transformers makes of a mask depends on what is in it, which a graph cannot do; it adds this as it is."""
 
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.model, self._names = model, names
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Inputs in the order of the names -> batch x outputs."""
-        named = dict(zip(self._names, inputs, strict=True))
-        # What transformers makes of a mask depends on what is in it, which a graph cannot do; it adds this as it is.
-        masked = named["attention_mask"][:, None, None, :] == 0
-        named["attention_mask"] = masked.float() * torch.finfo(torch.float32).min
-        logits: Tensor = self.model(**named).logits
-        return logits
+    def named(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """With the mask as numbers to add, batch x 1 x 1 x tokens."""
+        found = super().named(inputs)
+        masked = found["attention_mask"][:, None, None, :] == 0
+        return {**found, "attention_mask": masked.float() * torch.finfo(torch.float32).min}
 
 
 def _outline(model: nn.Module, parts: Mapping[str, nn.Module]) -> tuple[Any, tuple[str, ...]]:
@@ -133,10 +124,7 @@ def _outline(model: nn.Module, parts: Mapping[str, nn.Module]) -> tuple[Any, tup
         own.set_submodule(name, _StandIn(name, part))
     # The fused attention is written with checks for rows without a token, which keep it from being fused again.
     own.set_attn_implementation("eager")
-    names = tuple(name for name in _INPUTS if name in inspect.signature(own.forward).parameters)
-    # Token types of ones would be out of range for models that have but one type.
-    ones = torch.ones(2, 8, dtype=torch.long)
-    example = tuple(ones if name != "token_type_ids" else 0 * ones for name in names)
+    names = input_names(own)
     free = {name: {0: "batch", 1: "tokens"} for name in names}
     with (
         TemporaryDirectory() as folder,
@@ -149,8 +137,8 @@ def _outline(model: nn.Module, parts: Mapping[str, nn.Module]) -> tuple[Any, tup
         warnings.simplefilter("ignore")
         path = Path(folder, "outline.onnx")
         torch.onnx.export(
-            _Logits(own.eval(), names),
-            example,
+            _Masked(own.eval(), names),
+            example_inputs(names),
             path,
             dynamo=False,
             opset_version=_OPSET,

@@ -5,12 +5,18 @@ its own, so that masks are made as for all others, and layers that are not treat
 """
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
+# The two products of attention, and the points that are rounded around each by a calibrated range.
+PRODUCTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"scores": ("query", "key"), "context": ("value", "context")}
+)
 # How an attention module holds its points, and how its own config names `_attend`.
 POINTS = "points"
 _ATTENTION = "paring_points"

@@ -65,7 +65,13 @@ def _intermediates(
     attention: tuple[str, ...], activation: str, norms: tuple[str, ...]
 ) -> Mapping[str, tuple[str, ...]]:
     """The kinds of results that every layer has."""
-    kinds = {"attention": attention, "softmax": attention, "activation": (activation,), "norms": norms}
+    kinds = {
+        "scores": attention,
+        "softmax": attention,
+        "context": attention,
+        "activation": (activation,),
+        "norms": norms,
+    }
     return MappingProxyType(kinds)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import Anatomy
-from .attention import FloatSoftmax, points_of
+from .attention import PRODUCTS, FloatSoftmax, points_of
 from .calibration import sampled_rows, sampled_values, watch
 from .intermediates import NORM_BLOCK
 from .plan import Plan, Treatments
@@ -32,7 +32,7 @@ def intermediate_ranges(plan: Plan, bench: Workbench) -> Material:
     found: dict[str, Mapping[str, Tensor]] = {}
     for bits in sorted(set(wanted.values())):
         structure, calibration = plan.in_float(), bench.anatomy.palette.calibration
-        key = f"intermediates-{structure.fingerprint}-{bits}-{calibration}"
+        key = f"between-{structure.fingerprint}-{bits}-{calibration}"
         ranges = bench.remember(key, partial(_calibrate, structure, bench, bits))
         found.update({name: ranges[name] for name in wanted if wanted[name] == bits})
     return found
@@ -60,7 +60,7 @@ def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
     functions: dict[str, nn.Module] = {}
     for site, kind, number, path in _parts(structure, bench.anatomy):
         name = f"{site} {kind} {number}"
-        if kind in ("attention", "softmax"):
+        if kind in PRODUCTS or kind == "softmax":
             sampled.update({f"{name}.{point}": part for point, part in _attention_points(model, path, kind).items()})
         elif kind == "activation":
             sampled[f"{name}.inputs"] = functions[f"{name}.inputs"] = model.get_submodule(path)
@@ -79,7 +79,8 @@ def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
         elif name in by_feature:
             fit = block_ranges(values, bits, calibration)
         else:
-            fit = _tensors(affine_range(values, bits, calibration))
+            # Of all kernels for this product some take integers, and these no zero points.
+            fit = _tensors(affine_range(values, bits, calibration, symmetric=kind == "scores"))
         found.setdefault(f"{site}.{kind}", {}).update({f"{point}.{key}": tensor for key, tensor in fit.items()})
     return found
 
@@ -114,8 +115,8 @@ class _Seen(FloatSoftmax):
 def _attention_points(model: nn.Module, path: str, kind: str) -> dict[str, nn.Module]:
     """Names and modules of what is to be watched in one attention, which from now on goes through its points."""
     points = points_of(model.get_submodule(path))
-    if kind == "attention":
-        return {name: points.get_submodule(name) for name in ("query", "key", "value", "context")}
+    if kind in PRODUCTS:
+        return {name: points.get_submodule(name) for name in PRODUCTS[kind]}
     points.softmax = seen = _Seen()
     return {"scores": seen.counted}
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
-from .attention import points_of
+from .attention import PRODUCTS, points_of
 from .ranges import rounded_inputs
 from .tables import (
     affine_codes,
@@ -240,7 +240,7 @@ def set_intermediate(module: nn.Module, kind: str, paths: Sequence[str], bits: i
 
     Args:
         module: the layer, or the whole model; changed in place.
-        kind: "attention", "softmax", "activation", or any kind of norm.
+        kind: one of `PRODUCTS`, "softmax", "activation", or any kind of norm.
         paths: where the parts of this kind are.
         bits: 2 to 8.
         found: what was calibrated for these parts; None for shapes only.
@@ -250,11 +250,12 @@ def set_intermediate(module: nn.Module, kind: str, paths: Sequence[str], bits: i
     """
     for number, path in enumerate(paths):
         part, own = module.get_submodule(path), _part(found, str(number))
-        if kind == "attention":
+        if kind in PRODUCTS:
             points = points_of(part)
-            for name in ("query", "key", "value", "context"):
+            for name in PRODUCTS[kind]:
                 setattr(points, name, Rounding(bits, _part(own, name)))
-            points.probabilities = UnitRounding(bits)
+            if kind == "context":
+                points.probabilities = UnitRounding(bits)
         elif kind == "softmax":
             points_of(part).softmax = TableSoftmax(bits, own)
         elif kind == "activation":

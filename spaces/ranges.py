@@ -17,7 +17,9 @@ _CLIP_FRACTIONS = tuple(1 - 0.02 * step for step in range(40))
 _TAIL = 0.0005
 
 
-def affine_range(values: Tensor, bits: int, calibration: str = "least_error") -> tuple[float, int]:
+def affine_range(
+    values: Tensor, bits: int, calibration: str = "least_error", *, symmetric: bool = False
+) -> tuple[float, int]:
     """The scale and zero point that quantise these values best.
 
     Args:
@@ -25,6 +27,7 @@ def affine_range(values: Tensor, bits: int, calibration: str = "least_error") ->
         bits: 2 to 8.
         calibration: "least_error" takes the range of least squared error, "percentile" one that leaves out the
             outermost 0.05 % on each side, "min_max" all of it.
+        symmetric: puts zero in the middle, at 2^(bits - 1), so that products need no corrections for it.
 
     Returns:
         Scale, positive; and zero point, 0 to 2^bits - 1. Zero is always represented exactly.
@@ -40,13 +43,17 @@ def affine_range(values: Tensor, bits: int, calibration: str = "least_error") ->
     steps = 2**bits - 1
     unit = values.abs().max().item()
     if unit / steps < torch.finfo(torch.float32).tiny:
-        return 1.0, 0
+        return 1.0, 2 ** (bits - 1) if symmetric else 0
     # In units of the largest magnitude, so that squares neither overflow nor vanish.
     values = values / unit
     best = (float("inf"), 1.0, 0)
     for low, high in _candidates(values, calibration):
-        scale = (high - low) / steps
-        zero_point = max(0, min(steps, round(-low / scale)))
+        if symmetric:
+            zero_point = 2 ** (bits - 1)
+            scale = max(high / (steps - zero_point), -low / zero_point)
+        else:
+            scale = (high - low) / steps
+            zero_point = max(0, min(steps, round(-low / scale)))
         rounded = torch.fake_quantize_per_tensor_affine(values, scale, zero_point, 0, steps)
         best = min(best, ((rounded - values).square().mean().item(), scale, zero_point))
     return best[1] * unit, best[2]

@@ -20,13 +20,13 @@ from torch import Tensor, nn
 from ...errors import SettingError
 from ...spaces.workbench import Inputs
 from ..devices import Device
+from ..encoder_tracing import NO_DECODERS, as_arrays, refusal
 from ..machine import multiplies_int8_exactly
 from ..onnx_export import OnnxModel, to_onnx
 from . import Executable, kernels_text
 
 _LIBRARIES = ("onnx", "onnxruntime")
 _KERNELS = ("MatMulIntegerToFloat", "MatMulNBits", "DequantizeLinear")
-_NO_DECODERS = "it runs encoders only, and this model has a decoder; use --runtime torch."
 _PROVIDERS, _ERRORS_ONLY = ["CPUExecutionProvider"], 3
 # What protobuf can hold in one file, and some room for the graph itself.
 _LARGEST_FILE = 2**31 - 2**24
@@ -46,13 +46,12 @@ class OnnxExecutable:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Model inputs, batch x tokens -> logits."""
-        filled = {"token_type_ids": torch.zeros_like(inputs["input_ids"]), **inputs}
-        (logits,) = self._session.run(None, {name: filled[name].numpy() for name in self._names})
+        (logits,) = self._session.run(None, as_arrays(inputs, self._names))
         return torch.from_numpy(logits)
 
     def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
         """Refused: paring exports no encoder-decoders."""
-        raise SettingError(_NO_DECODERS)
+        raise SettingError(NO_DECODERS)
 
 
 class OnnxRuntime:
@@ -65,8 +64,8 @@ class OnnxRuntime:
         return None if device.name == "cpu" else "paring uses it on the cpu only"
 
     def refusal(self, model: nn.Module) -> str | None:
-        """Encoder-decoders need a decoder with a cache, which paring does not export."""
-        return _NO_DECODERS if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else None
+        """Encoder-decoders are not exported."""
+        return refusal(model)
 
     def versions(self) -> Mapping[str, str]:
         """Of ONNX Runtime, and of the library that writes its files."""

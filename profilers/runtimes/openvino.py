@@ -4,7 +4,6 @@ Quantised modules are handed over in the patterns of `profilers/openvino_pattern
 from the compiled model (`profilers/openvino_kernels.py`).
 """
 
-import inspect
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -19,13 +18,11 @@ from ...spaces.artefact import quiet_transformers
 from ...spaces.build import copy_sharing_parameters
 from ...spaces.workbench import Inputs
 from ..devices import Device
+from ..encoder_tracing import NO_DECODERS, Logits, as_arrays, example_inputs, input_names, refusal
 from ..openvino_kernels import Asked, kernels_asked, kernels_run
 from ..openvino_patterns import finish, openvino, prepare
 from . import Executable, kernels_text
 
-# In the order in which the converted model takes them; the last only where the model does.
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-_NO_DECODERS = "it runs encoders only, and this model has a decoder; use --runtime torch."
 IR_FILE = "openvino_model.xml"
 
 
@@ -42,13 +39,12 @@ class OpenVinoExecutable:
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Model inputs, batch x tokens -> logits."""
-        filled = {"token_type_ids": torch.zeros_like(inputs["input_ids"]), **inputs}
-        logits = self._compiled({name: filled[name].numpy() for name in self._names})[0]
+        logits = self._compiled(as_arrays(inputs, self._names))[0]
         return torch.from_numpy(logits.copy())
 
     def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
         """Refused: paring converts no encoder-decoders."""
-        raise SettingError(_NO_DECODERS)
+        raise SettingError(NO_DECODERS)
 
 
 class OpenVinoRuntime:
@@ -61,8 +57,8 @@ class OpenVinoRuntime:
         return None if device.name == "cpu" else "paring uses it on the cpu only"
 
     def refusal(self, model: nn.Module) -> str | None:
-        """Encoder-decoders need a decoder with a cache, which paring does not convert."""
-        return _NO_DECODERS if getattr(getattr(model, "config", None), "is_encoder_decoder", False) else None
+        """Encoder-decoders are not converted."""
+        return refusal(model)
 
     def versions(self) -> Mapping[str, str]:
         """Of OpenVINO."""
@@ -87,31 +83,17 @@ class OpenVinoRuntime:
         openvino().save_model(converted, folder / IR_FILE, compress_to_fp16=False)
 
 
-class _Logits(nn.Module):
-    """A transformers model with positional inputs and nothing but logits."""
-
-    def __init__(self, model: nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.model, self._names = model, names
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """Inputs in the order of the names -> batch x outputs."""
-        logits: Tensor = self.model(**dict(zip(self._names, inputs, strict=True))).logits
-        return logits
-
-
 def _convert(model: nn.Module) -> tuple[Any, tuple[str, ...], dict[str, Asked]]:
     """The model in OpenVINO's form, the names of its inputs, and the kernels that its Linears ask for."""
     own = copy_sharing_parameters(model)
     told = prepare(own)
-    names = tuple(name for name in _INPUTS if name in inspect.signature(own.forward).parameters)
-    # Token types of ones would be out of range for models that have but one type.
-    ones = torch.ones(2, 8, dtype=torch.long)
-    example = tuple(ones if name != "token_type_ids" else 0 * ones for name in names)
+    names = input_names(own)
     with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
         # The tracer warns of branches on shapes; that the result holds for other shapes is what the tests check.
         warnings.simplefilter("ignore")
-        converted = openvino().convert_model(_Logits(own, names), example_input=example, extension=told or None)
+        converted = openvino().convert_model(
+            Logits(own, names), example_input=example_inputs(names), extension=told or None
+        )
     finish(converted)
     for name, port in zip(names, converted.inputs, strict=True):
         port.get_tensor().set_names({name})

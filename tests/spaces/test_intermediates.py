@@ -51,7 +51,7 @@ MakeBench = Callable[[PreTrainedModel], Workbench]
 
 A8 = Treatment(precision=Precision(None, 8))
 W8A8 = Treatment(precision=Precision(8, 8))
-KINDS = ("attention", "softmax", "activation", "norms")
+KINDS = ("scores", "softmax", "context", "activation", "norms")
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_family = pytest.mark.parametrize("family", [*FAMILIES, "t5-gated"])
@@ -292,7 +292,7 @@ def test_missing_ranges_are_refused(make_model: MakeModel, make_bench: MakeBench
 
 
 @pytest.mark.parametrize(
-    ("kind", "treatment"), [("attention", W8A8), ("norms", Treatment(rank=2)), ("query", A8), ("gelu", A8)]
+    ("kind", "treatment"), [("scores", W8A8), ("norms", Treatment(rank=2)), ("query", A8), ("gelu", A8)]
 )
 def test_treatments_must_fit_the_part(
     make_model: MakeModel, make_bench: MakeBench, kind: str, treatment: Treatment
@@ -331,7 +331,8 @@ def test_each_kind_changes_answers_a_little(
     expected = logits(model, inputs_of(model))
     got = logits(bench.build(treated(bench, A8, kind)), inputs_of(model))
     noise = (got - expected).square().mean() / expected.square().mean()
-    assert 0 < noise < 0.02
+    # Zero in the middle can make steps twice as wide, and squared errors four times as large.
+    assert 0 < noise < (0.08 if kind == "scores" else 0.02)
 
 
 @each_family
@@ -384,7 +385,7 @@ def test_the_original_keeps_its_attention(
         replace(plan.stacks[0], slots=(plan.stacks[0].slots[0], *(Slot(s.layer) for s in plan.stacks[0].slots[1:])))
     )
     built = bench.build(first)
-    assert sum(hasattr(part, POINTS) for part in built.modules()) == (kind in ("attention", "softmax"))
+    assert sum(hasattr(part, POINTS) for part in built.modules()) == (kind in ("scores", "softmax", "context"))
     assert built.config._attn_implementation == model.config._attn_implementation == "sdpa"
     assert torch.equal(logits(model, inputs_of(model)), expected)
 
@@ -394,7 +395,7 @@ def test_masks_of_every_kind_mean_the_same(
 ) -> None:
     model = make_model("bart", layers=2)
     bench = make_bench(model)
-    built = bench.build(treated(bench, A8, "attention", "softmax"))
+    built = bench.build(treated(bench, A8, "scores", "softmax", "context"))
     inputs = dict(inputs_of(model))
     inputs["attention_mask"][0, 6:] = 0
     expected = logits(built, inputs)

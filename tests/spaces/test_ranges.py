@@ -114,3 +114,22 @@ def test_unknown_calibration_is_refused() -> None:
 def test_inputs_without_bits_stay_as_they_are() -> None:
     values = normal(10)
     assert rounded_inputs(values, None, None, None) is values
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+def test_symmetric_ranges_have_zero_in_the_middle_and_hold_both_ends(bits: int, calibration: str) -> None:
+    values = torch.randn(5000, generator=torch.Generator().manual_seed(0)) + 0.7
+    scale, zero_point = affine_range(values, bits, calibration, symmetric=True)
+    assert zero_point == 2 ** (bits - 1)
+    low, high = -zero_point * scale, (2**bits - 1 - zero_point) * scale
+    if calibration == "min_max":
+        assert low <= values.min() and values.max() <= high
+        assert high == pytest.approx(values.max().item()) or low == pytest.approx(values.min().item())
+    if calibration == "least_error":
+        # Independently: every range that is one of 40 parts of what was seen.
+        widest = max(values.max().item() / (2**bits - 1 - zero_point), -values.min().item() / zero_point)
+        steps = [widest * (1 - 0.02 * part) for part in range(40)]
+        codes = [(values / step).round().clamp(-zero_point, 2**bits - 1 - zero_point) * step for step in steps]
+        errors = [(code - values).square().mean().item() for code in codes]
+        assert scale == pytest.approx(steps[errors.index(min(errors))], rel=1e-5)
