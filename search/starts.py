@@ -1,6 +1,6 @@
 """Where a search starts: uniform choices, and bits allocated by sensitivity under budgets of bytes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from ..spaces.artefact import stored_bytes
 from ..spaces.axes import Value
 from ..spaces.blocks import packed_bytes
 from ..spaces.calibration import standing_linears
+from ..spaces.palette import FLOAT
 from ..spaces.sensitivity import part_harms
 from ..spaces.space import Space
 from .kind_latency import seconds_saved
@@ -18,7 +19,6 @@ from .workbench import LocalWorkbench
 
 # How many times smaller than the original the models of allocated bits are to be.
 RATIOS = (3.0, 4.5, 6.0, 7.5, 9.0)
-_FLOAT = "float"
 
 
 def starting_choices(space: Space, bench: LocalWorkbench) -> list[dict[str, Value]]:
@@ -52,7 +52,13 @@ def allocated_bits(bench: LocalWorkbench, ratio: float) -> dict[str, str]:
     Raises:
         BudgetError: if the model cannot be made that small.
     """
-    options, rest = byte_options(bench)
+    return _allocated_bits(bench, ratio, *byte_options(bench))
+
+
+def _allocated_bits(
+    bench: LocalWorkbench, ratio: float, options: Mapping[str, Sequence[Option]], rest: int
+) -> dict[str, str]:
+    """See `allocated_bits`; `options` and `rest` are those of `byte_options`, which serve every ratio."""
     whole = stored_bytes(bench.model)
     least = rest + sum(min(option.cost for option in found) for found in options.values())
     if whole / ratio < least:
@@ -82,27 +88,22 @@ def fast_bits(bench: LocalWorkbench, workload: Workload, speed_up: float, *, see
     """
     whole, saved = seconds_saved(bench, workload, seed=seed)
     harms = part_harms(bench)
-    options = {}
+    options, fastest = {}, whole
     for name in harms:
         if name.startswith("outside."):
             continue
         stack, _, kind = name.split(".")
-        by_precision = {_FLOAT: 0.0, **saved[f"{stack}.{kind}"]}
+        by_precision = {FLOAT: 0.0, **saved[f"{stack}.{kind}"]}
         # Costs must not be below 0, so each part's are counted from its fastest option.
         most = max(by_precision.values())
+        fastest -= most
         options[name] = [Option(way, most - gain, harms[name].get(way, 0.0)) for way, gain in by_precision.items()]
-    fastest = whole - sum(max(0.0, *saved[kind].values()) * count for kind, count in _counts(bench).items())
     if whole / speed_up < fastest:
         raise BudgetError(
             f"the precisions {_words(bench)} make a request at most {whole / fastest:.2f} times faster, "
             f"wanted {speed_up:g}; ask for less, or take another runtime."
         )
     return allocate(options, whole / speed_up - fastest)
-
-
-def _counts(bench: LocalWorkbench) -> dict[str, int]:
-    """How many Linears of each kind there are, by stack and kind."""
-    return {f"{stack.name}.{kind}": stack.n_layers for stack in bench.anatomy.stacks for kind in stack.linears}
 
 
 def _words(bench: LocalWorkbench) -> str:
@@ -117,7 +118,7 @@ def byte_options(bench: LocalWorkbench) -> tuple[dict[str, list[Option]], int]:
     options = {}
     for name, (rows, columns) in shapes.items():
         outside = name.startswith("outside.")
-        found = [Option(_FLOAT, 4 * rows * columns, 0.0)]
+        found = [Option(FLOAT, 4 * rows * columns, 0.0)]
         for precision in palette.tables if outside else palette.linears:
             # Scale and zero point of the inputs: 8 bytes.
             cost = packed_bytes(rows, columns, precision) + (8 if precision.has_integer_inputs else 0)
@@ -139,10 +140,10 @@ def _shapes(bench: LocalWorkbench) -> dict[str, tuple[int, int]]:
 
 def _allocated(space: Space, bench: LocalWorkbench) -> list[dict[str, Value]]:
     """Choices that change nothing but bits, for every ratio that can be reached."""
-    choices = []
+    choices, (options, rest) = [], byte_options(bench)
     for ratio in RATIOS:
         try:
-            bits = allocated_bits(bench, ratio)
+            bits = _allocated_bits(bench, ratio, options, rest)
         except BudgetError:
             break
         choices.append({**space.identity(), **{f"bits.{name}": choice for name, choice in bits.items()}})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from .anatomy import Anatomy
 from .plan import Plan
-from .ranges import affine_range
+from .ranges import affine_range, range_tensors
 from .workbench import Material, Workbench
 
 _SAMPLES_PER_BATCH = 8192
@@ -46,11 +46,7 @@ def input_ranges(structure: Plan, bench: Workbench, bits: int) -> Material:
     def learn() -> Material:
         model = bench.build(structure)
         samples = input_samples(model, dict(standing_linears(model, structure, bench.anatomy)), bench)
-        ranges = {name: affine_range(values, bits, calibration) for name, values in samples.items()}
-        return {
-            name: {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
-            for name, (scale, zero_point) in ranges.items()
-        }
+        return {name: range_tensors(*affine_range(values, bits, calibration)) for name, values in samples.items()}
 
     return bench.remember(f"bits-{structure.fingerprint}-{bits}-{calibration}", learn)
 

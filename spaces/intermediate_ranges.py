@@ -10,8 +10,8 @@ from .anatomy import Anatomy
 from .attention import PRODUCTS, FloatSoftmax, points_of
 from .calibration import sampled_rows, sampled_values, watch
 from .intermediates import NORM_BLOCK
-from .plan import Plan, Treatments
-from .ranges import affine_range
+from .plan import Plan
+from .ranges import affine_range, range_tensors
 from .workbench import Material, Workbench
 
 _ROWS_PER_BATCH = 128
@@ -40,16 +40,9 @@ def intermediate_ranges(plan: Plan, bench: Workbench) -> Material:
 
 def _wanted(plan: Plan) -> Iterator[tuple[str, int]]:
     """Site name and kind, and bits, of all treated parts that have no weights."""
-    places: list[tuple[str, Treatments]] = [
-        (f"{stack.name}.{position}", slot.treatments)
-        for stack in plan.stacks
-        for position, slot in enumerate(stack.slots)
-    ]
-    for site, treatments in [*places, ("outside", plan.outside)]:
-        for kind, treatment in treatments.items:
-            precision = treatment.precision
-            if precision is not None and precision.weight_bits is None and precision.activation_bits is not None:
-                yield f"{site}.{kind}", precision.activation_bits
+    for name, _, precision in plan.precisions():
+        if precision.weight_bits is None and precision.activation_bits is not None:
+            yield name, precision.activation_bits
 
 
 def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
@@ -74,13 +67,13 @@ def _calibrate(structure: Plan, bench: Workbench, bits: int) -> Material:
         site, kind, point = name.split(" ")
         if name in functions:
             fits = function_ranges(functions[name], values, bits, calibration)
-            fit = {f"{end}.{key}": tensor for end in fits for key, tensor in _tensors(fits[end]).items()}
+            fit = {f"{end}.{key}": tensor for end in fits for key, tensor in range_tensors(*fits[end]).items()}
             point = point.removesuffix(".inputs")
         elif name in by_feature:
             fit = block_ranges(values, bits, calibration)
         else:
             # Of all kernels for this product some take integers, and these no zero points.
-            fit = _tensors(affine_range(values, bits, calibration, symmetric=kind == "scores"))
+            fit = range_tensors(*affine_range(values, bits, calibration, symmetric=kind == "scores"))
         found.setdefault(f"{site}.{kind}", {}).update({f"{point}.{key}": tensor for key, tensor in fit.items()})
     return found
 
@@ -216,8 +209,3 @@ def block_ranges(rows: Tensor, bits: int, calibration: str) -> dict[str, Tensor]
     _, scale, exponents = min(tried, key=lambda found: found[0])
     zero_point = (-lows / (scale * torch.exp2(exponents))).round().clamp(0, 2**bits - 1)
     return {"scale": scale, "exponents": exponents.to(torch.int8), "zero_point": zero_point.to(torch.uint8)}
-
-
-def _tensors(found: tuple[float, int]) -> dict[str, Tensor]:
-    """As it is remembered."""
-    return {"scale": torch.tensor(found[0], dtype=torch.float64), "zero_point": torch.tensor(found[1])}

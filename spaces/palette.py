@@ -8,6 +8,9 @@ from ..errors import SettingError
 from .precision import Precision
 from .ranges import CALIBRATIONS
 
+# The choice of a part that is given no precision.
+FLOAT = "float"
+
 
 @dataclass(frozen=True, slots=True)
 class Palette:

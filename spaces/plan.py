@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -75,12 +75,8 @@ class Treatment:
 
     def to_json(self) -> dict[str, Any]:
         """Only what is done, in words a person can read."""
-        done: dict[str, Any] = {}
-        if self.rank is not None:
-            done["rank"] = self.rank
-        if self.precision is not None:
-            done["bits"] = str(self.precision)
-        return done
+        done = {"rank": self.rank, "bits": None if self.precision is None else str(self.precision)}
+        return {name: value for name, value in done.items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -206,10 +202,23 @@ class Plan:
         self.stack(stack.name)
         return replace(self, stacks=tuple(stack if old.name == stack.name else old for old in self.stacks))
 
+    def sites(self) -> Iterator[tuple[str, Layer | None, Treatments]]:
+        """Name, layer and treatments of every slot, as "encoder.3", and last of what is "outside" the stacks."""
+        for stack in self.stacks:
+            for position, slot in enumerate(stack.slots):
+                yield f"{stack.name}.{position}", slot.layer, slot.treatments
+        yield "outside", None, self.outside
+
+    def precisions(self) -> Iterator[tuple[str, Layer | None, Precision]]:
+        """Name, as "encoder.3.query", layer and precision of every part that has one."""
+        for site, layer, treatments in self.sites():
+            for kind, treatment in treatments.items:
+                if treatment.precision is not None:
+                    yield f"{site}.{kind}", layer, treatment.precision
+
     def treatments(self) -> tuple[Treatment, ...]:
         """Every treatment of the plan that is not the identity."""
-        places = [slot.treatments for stack in self.stacks for slot in stack.slots] + [self.outside]
-        return tuple(treatment for place in places for _, treatment in place.items)
+        return tuple(treatment for *_, place in self.sites() for _, treatment in place.items)
 
     def in_float(self) -> Self:
         """The same structure with all precisions taken away."""
@@ -276,27 +285,23 @@ class Plan:
         return json.dumps(self.to_json(), separators=(",", ":"))
 
     def __str__(self) -> str:
-        return "; ".join([*(_describe_stack(stack) for stack in self.stacks), *_describe_outside(self)])
+        parts = [*map(_describe_stack, self.stacks)]
+        parts += [f"{kind} {' '.join(map(str, done.to_json().values()))}" for kind, done in self.outside.items]
+        return "; ".join(parts if self.weights == ORIGINAL_WEIGHTS else [*parts, f"weights {self.weights}"])
 
 
 def _describe_stack(stack: Stack) -> str:
     """For instance `encoder 5/6 layers (without 1), w8a8 on 28 Linears`; `encoder 4 layers (0 1 m2.1 m2.2)`."""
-    kept = [slot for slot in stack.slots if slot.layer is not None]
-    layers = [slot.layer for slot in kept if slot.layer is not None]
+    layers = [slot.layer for slot in stack.slots if slot.layer is not None]
     if any(layer.granularity > 1 for layer in layers):
-        text = f"{stack.name} {len(kept)} {'layer' if len(kept) == 1 else 'layers'} ({' '.join(map(str, layers))})"
+        text = f"{stack.name} {len(layers)} {'layer' if len(layers) == 1 else 'layers'} ({' '.join(map(str, layers))})"
     else:
-        text = f"{stack.name} {len(kept)}/{len(stack.slots)} layers"
+        text = f"{stack.name} {len(layers)}/{len(stack.slots)} layers"
         if stack.dropped:
             text += f" (without {' '.join(map(str, stack.dropped))})"
     counts: Counter[tuple[str, str]] = Counter()
-    for treatment in (treatment for slot in kept for _, treatment in slot.treatments.items):
+    for treatment in (treatment for slot in stack.slots for _, treatment in slot.treatments.items):
         weightless = treatment.precision is not None and treatment.precision.weight_bits is None
         noun = "intermediate results" if weightless else "Linears"
         counts.update((str(label), noun) for label in treatment.to_json().values())
     return text + "".join(f", {label} on {count} {noun}" for (label, noun), count in sorted(counts.items()))
-
-
-def _describe_outside(plan: Plan) -> list[str]:
-    parts = [f"{kind} {' '.join(map(str, t.to_json().values()))}" for kind, t in plan.outside.items]
-    return parts if plan.weights == ORIGINAL_WEIGHTS else [*parts, f"weights {plan.weights}"]

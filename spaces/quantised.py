@@ -5,6 +5,8 @@ stored, packed. A runtime may lower it to integer kernels that give the same num
 up to inputs so close to the middle of two codes that they round apart.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +25,31 @@ def store(quantised: Quantised) -> Stored:
     bits = quantised.precision.weight_bits
     assert bits is not None
     return pack(codes_of(quantised.integers, bits), bits), quantised.scale
+
+
+def restore(stored: Stored, precision: Precision, columns: int) -> Quantised:
+    """The inverse of `store`.
+
+    Args:
+        stored: packed codes and scales.
+        precision: of the weights.
+        columns: of the matrix; packing rounds its width up to whole bytes.
+    """
+    bits = precision.weight_bits
+    assert bits is not None
+    codes, scale = stored
+    return Quantised(integers_of(unpack(codes, bits, columns), bits), scale, precision)
+
+
+def remembered(quantised: Quantised) -> dict[str, Tensor]:
+    """What `Workbench.remember` keeps of a matrix: its "codes" and "scales"."""
+    codes, scales = store(quantised)
+    return {"codes": codes, "scales": scales}
+
+
+def recalled(found: Mapping[str, Tensor]) -> Stored | None:
+    """The inverse of `remembered`, as modules take it; None where nothing was remembered."""
+    return (found["codes"], found["scales"]) if "codes" in found else None
 
 
 class _Codes(nn.Module):
@@ -49,8 +76,7 @@ class _Codes(nn.Module):
 
     def quantised(self) -> Quantised:
         """The matrix, unpacked."""
-        integers = integers_of(unpack(self.codes, self._bits, self._columns), self._bits)
-        return Quantised(integers, self.scale, self.precision)
+        return restore((self.codes, self.scale), self.precision, self._columns)
 
 
 class QuantLinear(_Codes):

@@ -59,6 +59,11 @@ def affine_range(
     return best[1] * unit, best[2]
 
 
+def range_tensors(scale: float, zero_point: int) -> dict[str, Tensor]:
+    """A range as `Workbench.remember` keeps it: a float64 and an integer scalar."""
+    return {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
+
+
 def rounded_inputs(inputs: Tensor, scale: Tensor | None, zero_point: Tensor | None, bits: int | None) -> Tensor:
     """The values that the codes of these inputs stand for; the inputs themselves where `bits` is None.
 

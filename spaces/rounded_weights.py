@@ -3,16 +3,16 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from .anatomy import Anatomy
-from .blocks import Quantised, quantise
+from .blocks import quantise
 from .calibration import input_moments, standing_linears
-from .plan import ORIGINAL_WEIGHTS, Layer, Plan, Slot, Treatment
+from .plan import ORIGINAL_WEIGHTS, Layer, Plan, Slot
 from .precision import Precision
-from .quantised import store
+from .quantised import remembered
 from .rounding import round_with_feedback
 from .workbench import Material, Workbench
 
@@ -23,11 +23,17 @@ def rounded_weights(plan: Plan, bench: Workbench) -> Material:
     Returns:
         Site name and kind, such as "encoder.3.query" -> {"codes", "scales"}, as modules hold them.
     """
+
+    # Many parts have one home, and what is remembered of it may lie on a disk.
+    @cache
+    def all_of(home: Plan, together: tuple[Precision, ...], outside: bool) -> Material:
+        return _all_rounded(home, together, bench, outside=outside)
+
     found = {}
-    for name, layer, treatment in _below_8_bits(plan):
-        assert treatment.precision is not None
+    for name, layer, precision in _below_8_bits(plan):
+        outside = layer is None
         home, home_name = _home(plan, name, layer, bench.anatomy)
-        found[name] = rounded_model(home, treatment.precision, bench, outside=layer is None)[home_name]
+        found[name] = all_of(home, _together(precision, bench, outside=outside), outside)[f"{precision} {home_name}"]
     return found
 
 
@@ -44,31 +50,31 @@ def rounded_model(home: Plan, precision: Precision, bench: Workbench, *, outside
         Site name and kind -> {"codes", "scales"}: Linears with error feedback; tables, which have no inputs to learn
         from, to the nearest.
     """
-    palette = bench.anatomy.palette.tables if outside else bench.anatomy.palette.linears
-    together = [other for other in palette if other.has_integer_weights and other.weight_bits != 8]
-    if precision not in together:
-        together = [precision]
-    # All that a search may ask for, since the inputs are gone through for all at once.
-    words = hashlib.sha256(" ".join(map(str, together)).encode()).hexdigest()[:12]
-    # A change of the scales, the order of columns or the correction changes the version.
-    key = f"rounding-1-{'outside' if outside else 'stacks'}-{home.fingerprint}-{words}"
-    found = bench.remember(key, partial(_round, home, together, bench, outside))
+    found = _all_rounded(home, _together(precision, bench, outside=outside), bench, outside=outside)
     prefix = f"{precision} "
     return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
 
 
-def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Treatment]]:
-    """Site name and kind, layer and treatment of every part whose weights are rounded to fewer than 8 bits."""
-    places = [
-        (f"{stack.name}.{position}", slot.layer, slot.treatments)
-        for stack in plan.stacks
-        for position, slot in enumerate(stack.slots)
-    ]
-    for site, layer, treatments in [*places, ("outside", None, plan.outside)]:
-        for kind, treatment in treatments.items:
-            bits = None if treatment.precision is None else treatment.precision.weight_bits
-            if bits is not None and bits < 8:
-                yield f"{site}.{kind}", layer, treatment
+def _together(precision: Precision, bench: Workbench, *, outside: bool) -> tuple[Precision, ...]:
+    """All that a search may ask for beside this precision, since the inputs are gone through for all at once."""
+    palette = bench.anatomy.palette.tables if outside else bench.anatomy.palette.linears
+    together = tuple(other for other in palette if other.has_integer_weights and other.weight_bits != 8)
+    return together if precision in together else (precision,)
+
+
+def _all_rounded(home: Plan, together: Sequence[Precision], bench: Workbench, *, outside: bool) -> Material:
+    """Precision, a space, and the name of a part -> its weights; remembered."""
+    words = hashlib.sha256(" ".join(map(str, together)).encode()).hexdigest()[:12]
+    # A change of the scales, the order of columns or the correction changes the version.
+    key = f"rounding-1-{'outside' if outside else 'stacks'}-{home.fingerprint}-{words}"
+    return bench.remember(key, partial(_round, home, together, bench, outside))
+
+
+def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Precision]]:
+    """Site name and kind, layer and precision of every part whose weights are rounded to fewer than 8 bits."""
+    for name, layer, precision in plan.precisions():
+        if precision.weight_bits is not None and precision.weight_bits < 8:
+            yield name, layer, precision
 
 
 def _home(plan: Plan, name: str, layer: Layer | None, anatomy: Anatomy) -> tuple[Plan, str]:
@@ -109,13 +115,7 @@ def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, outsid
     found = {}
     for precision in precisions:
         for name, linear in linears.items():
-            found[f"{precision} {name}"] = _material(round_with_feedback(linear.weight, precision, moments[name]))
+            found[f"{precision} {name}"] = remembered(round_with_feedback(linear.weight, precision, moments[name]))
         for name, table in tables.items():
-            found[f"{precision} {name}"] = _material(quantise(table.weight, precision))
+            found[f"{precision} {name}"] = remembered(quantise(table.weight, precision))
     return found
-
-
-def _material(quantised: Quantised) -> dict[str, Tensor]:
-    """As it is remembered."""
-    codes, scales = store(quantised)
-    return {"codes": codes, "scales": scales}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .blocks import Quantised, integers_of, quantise
+from .blocks import quantise
 from .calibration import input_ranges, standing_linears
-from .packing import unpack
 from .precision import BFLOAT16, Precision
+from .quantised import recalled, restore
 from .ranges import rounded_inputs
 from .rounded_weights import rounded_model
 from .workbench import Inputs, Material, Workbench
@@ -108,14 +108,11 @@ def _rounded(
         weight = parts[name][0].weight
         assert isinstance(weight, Tensor)
         weight = weight.detach()
+        known = recalled(stored.get(name, {}))
         if precision.weight_bits == BFLOAT16:
             dense = weight.to(torch.bfloat16)
-        elif name in stored:
-            codes = unpack(stored[name]["codes"], precision.weight_bits, weight.shape[1])
-            integers = integers_of(codes, precision.weight_bits)
-            dense = Quantised(integers, stored[name]["scales"], precision).dense()
         else:
-            dense = quantise(weight, precision).dense()
+            dense = (restore(known, precision, weight.shape[1]) if known else quantise(weight, precision)).dense()
         inputs = None if bits is None else (ranges[name]["scale"].float(), ranges[name]["zero_point"].int(), bits)
         yield name, Rounded(dense, inputs)
 

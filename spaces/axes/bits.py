@@ -16,14 +16,13 @@ from ..blocks import quantise
 from ..calibration import input_ranges
 from ..intermediate_ranges import intermediate_ranges
 from ..intermediates import set_intermediate
+from ..palette import FLOAT
 from ..plan import Plan, Treatments
 from ..precision import Precision
-from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, Stored, store
+from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, recalled, store
 from ..rounded_weights import rounded_weights
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site, Value
-
-FLOAT = "float"
 
 
 class Bits:
@@ -102,7 +101,7 @@ def _quantised_linear(linear: nn.Linear, precision: Precision, found: Mapping[st
     if not precision.has_integer_weights:
         return BFloat16Linear(linear, precision)
     input_range = (float(found["scale"]), int(found["zero_point"])) if "scale" in found else None
-    return QuantLinear(linear, precision, input_range=input_range, stored=_stored(found))
+    return QuantLinear(linear, precision, input_range=input_range, stored=recalled(found))
 
 
 def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, found: Mapping[str, Tensor]) -> None:
@@ -116,7 +115,7 @@ def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, foun
         for name, part in module.named_modules(remove_duplicate=False)
         if getattr(part, "weight", None) is table
     }
-    stored = _stored(found)
+    stored = recalled(found)
     if stored is None and not table.is_meta:
         stored = store(quantise(table, precision))
     for name, part in parts.items():
@@ -149,20 +148,13 @@ def _intermediates(anatomy: Anatomy) -> Iterator[str]:
 def _input_bits(plan: Plan) -> dict[str, int]:
     """Site name and kind, joined by a dot -> bits of its inputs, where those are integers."""
     return {
-        f"{stack.name}.{position}.{kind}": treatment.precision.activation_bits
-        for stack in plan.stacks
-        for position, slot in enumerate(stack.slots)
-        for kind, treatment in slot.treatments.items
-        if treatment.precision is not None
-        and treatment.precision.activation_bits is not None
-        and treatment.precision.has_integer_inputs
-        and treatment.precision.weight_bits is not None
+        name: precision.activation_bits
+        for name, layer, precision in plan.precisions()
+        if layer is not None
+        and precision.weight_bits is not None
+        and precision.activation_bits is not None
+        and precision.has_integer_inputs
     }
-
-
-def _stored(material: Mapping[str, Tensor]) -> Stored | None:
-    """The inverse of `_material`; None where nothing was remembered."""
-    return (material["codes"], material["scales"]) if "codes" in material else None
 
 
 plugin = Bits()

@@ -3,7 +3,6 @@
 import copy
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +15,18 @@ from paring.spaces import artefact, axes, plugins
 from paring.spaces.axes import Choice, Value
 from paring.spaces.build import build
 from paring.spaces.families import FAMILIES
-from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan
-from paring.spaces.precision import Precision
 from paring.spaces.space import Space
 from paring.spaces.ties import tie, tied_names
 from paring.spaces.workbench import Inputs, Workbench
 
 MakeModel = Callable[..., PreTrainedModel]
 MakeBench = Callable[[PreTrainedModel], Workbench]
+BenchOf = Callable[[str], Any]
 
 each_axis = pytest.mark.parametrize("chosen", [(name,) for name in axes.names()], ids="-".join)
 each_set = pytest.mark.parametrize("chosen", [*((name,) for name in axes.names()), axes.names()], ids="-".join)
 each_family = pytest.mark.parametrize("family", [*FAMILIES, "t5-gated"])
-
-
-@pytest.fixture(scope="module", name="make_bench")
-def make_bench_with_intermediates(make_bench: MakeBench) -> MakeBench:
-    """Workbenches whose palette has precisions of intermediate results."""
-
-    def make(model: PreTrainedModel) -> Workbench:
-        bench: Any = make_bench(model)
-        bench.anatomy = replace(bench.anatomy, palette=Palette(intermediates=(Precision(None, 8),)))
-        return bench
-
-    return make
 
 
 def random_choice(space: Space, seed: int) -> Choice:
@@ -72,8 +58,8 @@ def test_every_file_is_an_axis_with_a_place_in_the_order() -> None:
 
 @each_axis
 @each_family
-def test_parameters(make_model: MakeModel, make_bench: MakeBench, chosen: tuple[str, ...], family: str) -> None:
-    bench = make_bench(make_model(family))
+def test_parameters(full_bench_of: BenchOf, chosen: tuple[str, ...], family: str) -> None:
+    bench = full_bench_of(family)
     parameters = axes.load(chosen[0]).parameters(bench.anatomy)
     names = [parameter.name for parameter in parameters]
     assert parameters
@@ -88,10 +74,10 @@ def test_parameters(make_model: MakeModel, make_bench: MakeBench, chosen: tuple[
 @each_set
 @each_family
 def test_identity_changes_nothing_bit_for_bit(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], chosen: list[str], family: str
+    full_bench_of: BenchOf, inputs_of: Callable[..., Inputs], chosen: list[str], family: str
 ) -> None:
-    model = make_model(family)
-    bench = make_bench(model)
+    bench = full_bench_of(family)
+    model = bench.model
     plan = Space(bench.anatomy, chosen).resolve(Space(bench.anatomy, chosen).identity(), bench)
     assert plan == bench.anatomy.identity()
     assert torch.equal(logits(bench.build(plan), inputs_of(model)), logits(model, inputs_of(model)))
@@ -99,10 +85,8 @@ def test_identity_changes_nothing_bit_for_bit(
 
 @each_axis
 @each_family
-def test_every_other_choice_changes_the_plan(
-    make_model: MakeModel, make_bench: MakeBench, chosen: tuple[str, ...], family: str
-) -> None:
-    bench = make_bench(make_model(family))
+def test_every_other_choice_changes_the_plan(full_bench_of: BenchOf, chosen: tuple[str, ...], family: str) -> None:
+    bench = full_bench_of(family)
     space = Space(bench.anatomy, chosen)
     for parameter in space:
         plans = {space.resolve({**space.identity(), parameter.name: value}, bench) for value in parameter.choices}
@@ -112,9 +96,9 @@ def test_every_other_choice_changes_the_plan(
 @each_set
 @each_family
 def test_edit_is_deterministic(
-    make_model: MakeModel, make_bench: MakeBench, chosen: tuple[str, ...], family: str
+    make_model: MakeModel, make_full_bench: MakeBench, chosen: tuple[str, ...], family: str
 ) -> None:
-    first, second = (make_bench(make_model(family)) for _ in range(2))
+    first, second = (make_full_bench(make_model(family)) for _ in range(2))
     space = Space(first.anatomy, chosen)
     for seed in range(5):
         choice = random_choice(space, seed)
@@ -125,14 +109,14 @@ def test_edit_is_deterministic(
 @each_set
 @each_family
 def test_the_original_is_never_touched(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], chosen: list[str], family: str
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs], chosen: list[str], family: str
 ) -> None:
     model = make_model(family)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, modules = copy.deepcopy(model.config.to_dict()), dict(model.named_modules())
     trainable = [parameter.requires_grad for parameter in model.parameters()]
     expected = logits(model, inputs_of(model))
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     space = Space(bench.anatomy, chosen)
     for choice in (random_choice(space, 0), furthest_choice(space)):
         compressed = bench.build(space.resolve(choice, bench))
@@ -147,10 +131,8 @@ def test_the_original_is_never_touched(
 
 @each_set
 @each_family
-def test_parts_keep_their_names(
-    make_model: MakeModel, make_bench: MakeBench, chosen: tuple[str, ...], family: str
-) -> None:
-    bench = make_bench(make_model(family))
+def test_parts_keep_their_names(full_bench_of: BenchOf, chosen: tuple[str, ...], family: str) -> None:
+    bench = full_bench_of(family)
     space = Space(bench.anatomy, chosen)
     plan = space.resolve(furthest_choice(space), bench)
     compressed = bench.build(plan)
@@ -169,11 +151,9 @@ def test_parts_keep_their_names(
 
 @each_set
 @each_family
-def test_a_skeleton_has_the_same_shapes(
-    make_model: MakeModel, make_bench: MakeBench, chosen: tuple[str, ...], family: str
-) -> None:
-    model = make_model(family)
-    bench = make_bench(model)
+def test_a_skeleton_has_the_same_shapes(full_bench_of: BenchOf, chosen: tuple[str, ...], family: str) -> None:
+    bench = full_bench_of(family)
+    model = bench.model
     space = Space(bench.anatomy, chosen)
     for choice in (random_choice(space, 1), furthest_choice(space)):
         plan = space.resolve(choice, bench)
@@ -189,15 +169,14 @@ def test_a_skeleton_has_the_same_shapes(
 @each_set
 @each_family
 def test_random_plans_survive_the_disk(
-    make_model: MakeModel,
-    make_bench: MakeBench,
+    full_bench_of: BenchOf,
     inputs_of: Callable[..., Inputs],
     chosen: tuple[str, ...],
     family: str,
     tmp_path: Path,
 ) -> None:
-    model = make_model(family)
-    bench = make_bench(model)
+    bench = full_bench_of(family)
+    model = bench.model
     space = Space(bench.anatomy, chosen)
     for seed in range(3):
         plan = space.resolve(random_choice(space, seed), bench)

@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -29,7 +28,6 @@ from paring.spaces.intermediates import (
     TableNorm,
     TableSoftmax,
 )
-from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan, Slot, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
@@ -55,18 +53,6 @@ KINDS = ("scores", "softmax", "context", "activation", "norms")
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_family = pytest.mark.parametrize("family", [*FAMILIES, "t5-gated"])
-
-
-@pytest.fixture(scope="module", name="make_bench")
-def make_bench_with_intermediates(make_bench: MakeBench) -> MakeBench:
-    """Workbenches whose palette has precisions of intermediate results."""
-
-    def make(model: PreTrainedModel) -> Workbench:
-        bench: Any = make_bench(model)
-        bench.anatomy = replace(bench.anatomy, palette=Palette(intermediates=(Precision(None, 8),)))
-        return bench
-
-    return make
 
 
 def treated(bench: Workbench, treatment: Treatment, *kinds: str, also: Mapping[str, Treatment] | None = None) -> Plan:
@@ -276,39 +262,39 @@ def test_damaged_values_are_refused(value: float) -> None:
         function_ranges(nn.ReLU(), rows, 8, "least_error")
 
 
-def test_a_damaged_model_is_refused(make_model: MakeModel, make_bench: MakeBench) -> None:
+def test_a_damaged_model_is_refused(make_model: MakeModel, make_full_bench: MakeBench) -> None:
     model = make_model("bert")
     with torch.no_grad():
         model.get_parameter("bert.encoder.layer.1.attention.self.key.weight")[0, 0] = torch.nan
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     with pytest.raises(PlanError, match="finite"):
         bench.build(treated(bench, A8, "softmax"))
 
 
-def test_missing_ranges_are_refused(make_model: MakeModel, make_bench: MakeBench) -> None:
+def test_missing_ranges_are_refused(make_model: MakeModel, make_full_bench: MakeBench) -> None:
     model = make_model("bert")
     with pytest.raises(PlanError, match="calibrated ranges"):
-        build(model, treated(make_bench(model), A8, "norms"), materials={})
+        build(model, treated(make_full_bench(model), A8, "norms"), materials={})
 
 
 @pytest.mark.parametrize(
     ("kind", "treatment"), [("scores", W8A8), ("norms", Treatment(rank=2)), ("query", A8), ("gelu", A8)]
 )
 def test_treatments_must_fit_the_part(
-    make_model: MakeModel, make_bench: MakeBench, kind: str, treatment: Treatment
+    make_model: MakeModel, make_full_bench: MakeBench, kind: str, treatment: Treatment
 ) -> None:
     model = make_model("bert")
     with pytest.raises(PlanError, match=kind):
-        build(model, treated(make_bench(model), treatment, kind), materials=None)
+        build(model, treated(make_full_bench(model), treatment, kind), materials=None)
 
 
 @each_family
 def test_there_are_choices_only_where_the_palette_has_some(
-    make_model: MakeModel, make_bench: MakeBench, family: str
+    make_model: MakeModel, make_full_bench: MakeBench, family: str
 ) -> None:
     model = make_model(family)
     plain = {parameter.name for parameter in bits_axis.plugin.parameters(anatomy_of(model))}
-    anatomy = make_bench(model).anatomy
+    anatomy = make_full_bench(model).anatomy
     assert anatomy.palette.intermediates
     every = {parameter.name: parameter.choices for parameter in bits_axis.plugin.parameters(anatomy)}
     more = {
@@ -324,10 +310,10 @@ def test_there_are_choices_only_where_the_palette_has_some(
 @each_kind
 @each_family
 def test_each_kind_changes_answers_a_little(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], kind: str, family: str
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs], kind: str, family: str
 ) -> None:
     model = make_model(family, layers=2)
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     expected = logits(model, inputs_of(model))
     got = logits(bench.build(treated(bench, A8, kind)), inputs_of(model))
     noise = (got - expected).square().mean() / expected.square().mean()
@@ -337,10 +323,10 @@ def test_each_kind_changes_answers_a_little(
 
 @each_family
 def test_parts_outside_the_stacks(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], family: str
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs], family: str
 ) -> None:
     model = make_model(family, layers=2)
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     plan = replace(bench.anatomy.identity(), outside=Treatments.of(dict.fromkeys(bench.anatomy.intermediates, A8)))
     built = bench.build(plan)
     norms = sum(isinstance(part, TableNorm) for part in built.modules())
@@ -350,10 +336,10 @@ def test_parts_outside_the_stacks(
 
 @each_family
 def test_padding_has_no_influence(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], family: str
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs], family: str
 ) -> None:
     model = make_model(family, layers=2)
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     built = bench.build(treated(bench, A8, *KINDS))
     inputs = dict(inputs_of(model))
     padded = {**inputs}
@@ -363,9 +349,11 @@ def test_padding_has_no_influence(
 
 
 @pytest.mark.parametrize("family", ["bart", "mbart", "marian", "t5"])
-def test_writing_with_a_cache_is_writing_without(make_model: MakeModel, make_bench: MakeBench, family: str) -> None:
+def test_writing_with_a_cache_is_writing_without(
+    make_model: MakeModel, make_full_bench: MakeBench, family: str
+) -> None:
     model = make_model(family, layers=2)
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     built = bench.build(treated(bench, A8, *KINDS))
     ids = torch.tensor([[5, 9, 12, 30, 1], [44, 8, 7, 1, 0]])
     asked = {"input_ids": ids, "attention_mask": (ids != 0).long(), "max_new_tokens": 6, "do_sample": False}
@@ -375,10 +363,10 @@ def test_writing_with_a_cache_is_writing_without(make_model: MakeModel, make_ben
 
 @each_kind
 def test_the_original_keeps_its_attention(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], kind: str
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs], kind: str
 ) -> None:
     model = make_model("bert")
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     expected = logits(model, inputs_of(model))
     plan = treated(bench, A8, kind)
     first = plan.with_stack(
@@ -391,10 +379,10 @@ def test_the_original_keeps_its_attention(
 
 
 def test_masks_of_every_kind_mean_the_same(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs]
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs]
 ) -> None:
     model = make_model("bart", layers=2)
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     built = bench.build(treated(bench, A8, "scores", "softmax", "context"))
     inputs = dict(inputs_of(model))
     inputs["attention_mask"][0, 6:] = 0
@@ -405,10 +393,10 @@ def test_masks_of_every_kind_mean_the_same(
 
 @each_family
 def test_they_survive_the_disk_beside_lost_layers_and_quantised_linears(
-    make_model: MakeModel, make_bench: MakeBench, inputs_of: Callable[..., Inputs], family: str, tmp_path: Path
+    make_model: MakeModel, make_full_bench: MakeBench, inputs_of: Callable[..., Inputs], family: str, tmp_path: Path
 ) -> None:
     model = make_model(family)
-    bench = make_bench(model)
+    bench = make_full_bench(model)
     plan = treated(bench, A8, *KINDS, also={"query": W8A8, "ffn_in": W8A8})
     for stack in plan.stacks:
         plan = plan.with_stack(replace(stack, slots=(stack.slots[0], Slot(None), stack.slots[2])))
@@ -424,6 +412,6 @@ def test_they_survive_the_disk_beside_lost_layers_and_quantised_linears(
     assert torch.equal(logits(copy.deepcopy(loaded), inputs_of(model)), expected)
 
 
-def test_a_plan_in_words(make_model: MakeModel, make_bench: MakeBench) -> None:
-    plan = treated(make_bench(make_model("bert")), A8, "norms", "softmax", also={"query": W8A8})
+def test_a_plan_in_words(make_model: MakeModel, make_full_bench: MakeBench) -> None:
+    plan = treated(make_full_bench(make_model("bert")), A8, "norms", "softmax", also={"query": W8A8})
     assert str(plan) == "encoder 3/3 layers, a8 on 6 intermediate results, w8a8 on 3 Linears"

@@ -76,6 +76,24 @@ def test_order_of_treatments_does_not_count() -> None:
     assert one.with_("query", Treatment()).with_("key", Treatment()) == Treatments()
 
 
+def test_sites_are_the_slots_and_what_is_outside() -> None:
+    slot = Slot(Layer(1, 2), Treatments.of({"query": W8A8, "key": Treatment(rank=4)}))
+    plan = Plan(
+        (Stack("encoder", (Slot(None), slot)), Stack("decoder", (Slot(Layer(0)),))), Treatments.of({"head": W8})
+    )
+    assert list(plan.sites()) == [
+        ("encoder.0", None, Treatments()),
+        ("encoder.1", slot.layer, slot.treatments),
+        ("decoder.0", Layer(0), Treatments()),
+        ("outside", None, plan.outside),
+    ]
+    assert list(plan.precisions()) == [
+        ("encoder.1.query", slot.layer, Precision(8, 8)),
+        ("outside.head", None, Precision(8)),
+    ]
+    assert plan.treatments() == (Treatment(rank=4), W8A8, W8)
+
+
 def test_in_float_takes_away_precisions_only() -> None:
     for plan in random_plans():
         bare = plan.in_float()

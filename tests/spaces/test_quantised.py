@@ -9,7 +9,15 @@ from transformers.models.bart.modeling_bart import BartScaledWordEmbedding
 from paring.errors import PlanError
 from paring.spaces.blocks import quantise
 from paring.spaces.precision import Precision
-from paring.spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear, store
+from paring.spaces.quantised import (
+    BFloat16Linear,
+    QuantEmbedding,
+    QuantLinear,
+    recalled,
+    remembered,
+    restore,
+    store,
+)
 from paring.spaces.ranges import affine_range
 
 STORED = ["w8", "w4", "w4-64x64-pow2", "w3-1x32", "w2-5x3", "w7-3xall-pow2", "w5-1x7"]
@@ -111,3 +119,14 @@ def test_bfloat16_rounds_weights_and_where_asked_inputs(text: str, bias: bool) -
     got = BFloat16Linear(linear, Precision.parse(text))
     torch.testing.assert_close(got(inputs).double(), expected, rtol=1e-5, atol=1e-5)
     assert got.rounded.nbytes == linear.weight.nbytes // 2
+
+
+@pytest.mark.parametrize("text", ["w8", "w4-1x16", "w3-16x16-pow2", "w2"])
+def test_what_is_stored_or_remembered_comes_back(text: str) -> None:
+    quantised = quantise(torch.randn(5, 37), Precision.parse(text))
+    stored = recalled(remembered(quantised))
+    assert stored is not None
+    assert all(torch.equal(kept, one) for kept, one in zip(stored, store(quantised), strict=True))
+    found = restore(stored, quantised.precision, 37)
+    assert torch.equal(found.integers, quantised.integers) and torch.equal(found.scale, quantised.scale)
+    assert recalled({"scale": torch.tensor(1.0)}) is None
