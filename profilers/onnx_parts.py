@@ -3,6 +3,7 @@
 A node that stands for the kernel of a Linear is called by what `kernel_for` says, a colon, and the Linear's path.
 """
 
+import hashlib
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
@@ -39,6 +40,11 @@ class Graph:
         """Keeps a scalar; equal ones are one constant."""
         name = f"{np.dtype(dtype).name} {value!r}"
         return name if name in self.constants else self.constant(name, np.array(value, dtype))
+
+    def vector(self, value: NDArray[Any]) -> str:
+        """Keeps a constant that is called by what is in it; equal ones are one."""
+        name = f"{value.dtype.name} {hashlib.sha256(value.tobytes()).hexdigest()[:16]}"
+        return name if name in self.constants else self.constant(name, value)
 
     def add(
         self, kind: str, inputs: Sequence[str], output: str, *, name: str = "", domain: str = "", **how: Any
@@ -161,14 +167,14 @@ def _write_blocks(
 
 def _input_codes(graph: Graph, part: QuantLinear, inputs: str) -> tuple[str, str, str]:
     """Codes of the inputs, their scale and their zero point."""
-    assert part.input_scale is not None and part.input_zero_point is not None
-    assert part.precision.activation_bits is not None
-    scale = graph.scalar(float(part.input_scale), np.float32)
-    zero_point = graph.scalar(int(part.input_zero_point), np.uint8)
+    found = part.input_range()
+    if found.factors is not None:
+        inputs = graph.shared("Mul", [inputs, graph.vector(_array(1 / found.factors))])
+    scale = graph.scalar(found.scale, np.float32)
+    zero_point = graph.scalar(found.zero_point, np.uint8)
     codes = graph.shared("QuantizeLinear", [inputs, scale, zero_point])
-    largest = 2**part.precision.activation_bits - 1
-    if largest < 255:
-        codes = graph.shared("Clip", [codes, graph.scalar(0, np.uint8), graph.scalar(largest, np.uint8)])
+    if found.largest < 255:
+        codes = graph.shared("Clip", [codes, graph.scalar(0, np.uint8), graph.scalar(found.largest, np.uint8)])
     return codes, scale, zero_point
 
 

@@ -16,12 +16,13 @@ from torch import Tensor, nn
 
 from ..spaces.blocks import Quantised, real_scale, spread
 from ..spaces.precision import BFLOAT16, Precision
-from ..spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
+from ..spaces.quantised import BFloat16Linear, InputRange, QuantEmbedding, QuantLinear
 
 _LEVELS = 256
 # Products of float inputs with weights in smaller groups are slower than those with float weights, or there are none.
 _LEAST_GROUP = 8
 _SHORT = 4
+_MOVES = ("Reshape", "Transpose")
 
 
 def openvino() -> Any:
@@ -65,14 +66,39 @@ class _StandIn(nn.Module):
 
 
 def finish(converted: Any) -> None:
+    """What a conversion leaves to do, so that all of it runs on the plug-in's kernels; the meaning stays as it is."""
+    for operation in converted.get_ordered_ops():
+        _unmark(operation)
+        if operation.get_type_name() == "FakeQuantize":
+            _raise(operation)
+
+
+def _unmark(operation: Any) -> None:
     """Takes away the conversion's marks that constants must not be computed beforehand; files do not keep them either.
 
     With them, weights of 4 bits behind integer inputs are unpacked in a way that costs time in every request.
     """
-    for operation in converted.get_ordered_ops():
-        facts = operation.get_rt_info()
-        for mark in [name for name in list(facts.keys()) if name.startswith("DisableConstantFolding")]:
-            del facts[mark]
+    facts = operation.get_rt_info()
+    for mark in [name for name in list(facts.keys()) if name.startswith("DisableConstantFolding")]:
+        del facts[mark]
+
+
+def _raise(rounding: Any) -> None:
+    """Rounds a tensor with one range before it is cut into heads, not after: there it is one with the product before."""
+    first = last = rounding.input_value(0).get_node()
+    if first.get_type_name() not in _MOVES or any(rounding.input(port).get_shape() for port in range(1, 5)):
+        return
+    while _moves_alone(first.input_value(0)):
+        first = first.input_value(0).get_node()
+    for consumer in rounding.output(0).get_target_inputs():
+        consumer.replace_source_output(last.output(0))
+    rounding.input(0).replace_source_output(first.input_value(0))
+    first.input(0).replace_source_output(rounding.output(0))
+
+
+def _moves_alone(output: Any) -> bool:
+    """Whether a result is only moved about, and goes to one place."""
+    return output.get_node().get_type_name() in _MOVES and len(output.get_target_inputs()) == 1
 
 
 def _conversion(pattern: Callable[..., Any], part: nn.Module, name: str) -> Callable[[Any], list[Any]]:
@@ -89,10 +115,7 @@ def _linear(part: QuantLinear, inputs: Any, name: str) -> Any:
     """... x in -> ... x out."""
     found, by_row = part.quantised(), None
     if part.precision.has_integer_inputs:
-        assert part.precision.activation_bits is not None
-        assert part.input_scale is not None and part.input_zero_point is not None
-        scale, zero_point = float(part.input_scale), int(part.input_zero_point)
-        inputs = _rounded(inputs, scale, zero_point, part.precision.activation_bits)
+        inputs = _rounded(inputs, part.input_range())
         by_row = found.by_row()
     weight = _float_weight(found) if by_row is None else _integer_weight(found, *by_row)
     return _product(inputs, weight, part.bias, name)
@@ -154,17 +177,19 @@ def _product(inputs: Any, weight: Any, bias: Tensor | None, name: str) -> Any:
     return biased
 
 
-def _rounded(inputs: Any, scale: float, zero_point: int, bits: int) -> Any:
-    """The values that the codes of these inputs stand for.
+def _rounded(inputs: Any, found: InputRange) -> Any:
+    """The values that the codes of these inputs stand for, divided by their factors.
 
     Integer kernels are found for 256 levels. Fewer are the lowest of 256: what lies above them is cut off before.
     """
     ops = _operators()
-    low, high = -zero_point * scale, (2**bits - 1 - zero_point) * scale
-    if 2**bits < _LEVELS:
-        inputs = ops.clamp(inputs, low, high)
+    if found.factors is not None:
+        inputs = ops.multiply(inputs, _constant(1 / found.factors, "f32"))
+    if found.largest < _LEVELS - 1:
+        inputs = ops.clamp(inputs, -found.zero_point * found.scale, (found.largest - found.zero_point) * found.scale)
     ends = [
-        _constant(torch.tensor(end, dtype=torch.float32), "f32") for end in (low, (_LEVELS - 1 - zero_point) * scale)
+        _constant(torch.tensor((code - found.zero_point) * found.scale, dtype=torch.float32), "f32")
+        for code in (0, _LEVELS - 1)
     ]
     return ops.fake_quantize(inputs, *ends, *ends, _LEVELS)
 

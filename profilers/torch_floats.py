@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ..spaces.precision import BFLOAT16
 from ..spaces.quantised import BFloat16Linear, QuantLinear
-from .torch_integers import input_range, packed_for_fbgemm
+from .torch_integers import packed_for_fbgemm
 
 Treated = QuantLinear | BFloat16Linear
 Rounding = Callable[[Tensor], Tensor]
@@ -145,5 +145,7 @@ def rounding_of(meaning: Treated) -> Rounding | None:
     if isinstance(meaning, BFloat16Linear):
         assert meaning.precision.activation_bits == BFLOAT16
         return lambda inputs: inputs.to(torch.bfloat16).float()
-    scale, zero_point, largest = input_range(meaning)
-    return lambda inputs: torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, 0, largest)
+    found = meaning.input_range()
+    return lambda inputs: torch.fake_quantize_per_tensor_affine(
+        found.divided(inputs), found.scale, found.zero_point, 0, found.largest
+    )

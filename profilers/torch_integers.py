@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..spaces.quantised import QuantLinear
+from ..spaces.quantised import InputRange, QuantLinear
 
 _LARGEST_CODE = 255
 # What torch._int_mm asks for on CUDA: more rows of inputs than 16, other sides multiples of 8.
@@ -27,6 +27,7 @@ class FusedInt8Linear(nn.Module):
     """
 
     weight: None = None  # see `QuantLinear`
+    inverse: Tensor | None
 
     def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
         """Packs the weight for the kernel.
@@ -37,9 +38,10 @@ class FusedInt8Linear(nn.Module):
             scale: of every row of it, float32.
         """
         super().__init__()
-        self._input_scale, self._input_zero_point, largest = input_range(meaning)
+        self._range = found = meaning.input_range()
         # Inputs of fewer bits end earlier; the kernel itself ends at 0 and 255.
-        self._highest = None if largest == _LARGEST_CODE else (largest - self._input_zero_point) * self._input_scale
+        self._highest = None if found.largest == _LARGEST_CODE else (found.largest - found.zero_point) * found.scale
+        self.register_buffer("inverse", inverse_factors(found))
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         zero_points = torch.zeros(self.out_features, dtype=torch.int64)
         with packed_for_fbgemm():
@@ -48,10 +50,12 @@ class FusedInt8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
+        if self.inverse is not None:
+            inputs = inputs * self.inverse
         if self._highest is not None:
             inputs = inputs.clamp(max=self._highest)
         product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            inputs, self._input_scale, self._input_zero_point, self._packed
+            inputs, self._range.scale, self._range.zero_point, self._packed
         )
         return product
 
@@ -63,6 +67,7 @@ class Int8Linear(nn.Module):
     """
 
     weight: None = None  # see `QuantLinear`
+    inverse: Tensor | None
 
     def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
         """Packs the weight for the kernel.
@@ -73,7 +78,8 @@ class Int8Linear(nn.Module):
             scale: of every row of it, float32.
         """
         super().__init__()
-        self._input_scale, self._input_zero_point, self._largest_code = input_range(meaning)
+        self._range = meaning.input_range()
+        self.register_buffer("inverse", inverse_factors(self._range))
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         self._scale, self._bias = scale, meaning.bias
         self._zero_points = torch.zeros(self.out_features, dtype=torch.int32)
@@ -83,13 +89,15 @@ class Int8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
-        codes = torch.quantize_per_tensor(inputs, self._input_scale, self._input_zero_point, torch.quint8).int_repr()
-        if self._largest_code < _LARGEST_CODE:
-            codes.clamp_(max=self._largest_code)
+        if self.inverse is not None:
+            inputs = inputs * self.inverse
+        codes = torch.quantize_per_tensor(inputs, self._range.scale, self._range.zero_point, torch.quint8).int_repr()
+        if self._range.largest < _LARGEST_CODE:
+            codes.clamp_(max=self._range.largest)
         product: Tensor = torch.ops.onednn.qlinear_pointwise(
             codes,
-            self._input_scale,
-            self._input_zero_point,
+            self._range.scale,
+            self._range.zero_point,
             self._packed,
             self._scale,
             self._zero_points,
@@ -114,6 +122,7 @@ class IntMmLinear(nn.Module):
     integers: Tensor
     scale: Tensor
     offset: Tensor
+    steps_per_unit: Tensor
 
     def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
         """Pads the weight as the product demands.
@@ -124,13 +133,14 @@ class IntMmLinear(nn.Module):
             scale: of every row of it, float32.
         """
         super().__init__()
-        input_scale, zero_point, largest = input_range(meaning)
-        self._inverse_scale = 1 / input_scale
-        self._shift = zero_point - 128
-        self._highest = largest - 128
+        found = meaning.input_range()
+        steps_per_unit = torch.full((), 1 / found.scale) if found.factors is None else 1 / (found.factors * found.scale)
+        self.register_buffer("steps_per_unit", steps_per_unit)
+        self._shift = found.zero_point - 128
+        self._highest = found.largest - 128
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         self._beyond = -self.in_features % _STEP
-        steps = scale.double() * input_scale
+        steps = scale.double() * found.scale
         offset = -self._shift * integers.sum(dim=1).double() * steps
         if meaning.bias is not None:
             offset += meaning.bias
@@ -142,18 +152,16 @@ class IntMmLinear(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
         flat = inputs.reshape(-1, self.in_features)
-        codes = (flat * self._inverse_scale).round_().add_(self._shift).clamp_(-128, self._highest).to(torch.int8)
+        codes = (flat * self.steps_per_unit).round_().add_(self._shift).clamp_(-128, self._highest).to(torch.int8)
         rows = len(codes)
         codes = functional.pad(codes, (0, self._beyond, 0, max(0, _LEAST_ROWS - rows)))
         product = torch._int_mm(codes, self.integers.t())[:rows, : self.out_features]
         return torch.addcmul(self.offset, product.float(), self.scale).view(*inputs.shape[:-1], self.out_features)
 
 
-def input_range(meaning: QuantLinear) -> tuple[float, int, int]:
-    """Scale, zero point and largest code of integer inputs."""
-    assert meaning.input_scale is not None and meaning.input_zero_point is not None
-    assert meaning.precision.activation_bits is not None
-    return float(meaning.input_scale), int(meaning.input_zero_point), 2**meaning.precision.activation_bits - 1
+def inverse_factors(found: InputRange) -> Tensor | None:
+    """What inputs are multiplied by before they are rounded; None if by nothing."""
+    return None if found.factors is None else 1 / found.factors
 
 
 @contextmanager

@@ -120,8 +120,9 @@ def byte_options(bench: LocalWorkbench) -> tuple[dict[str, list[Option]], int]:
         outside = name.startswith("outside.")
         found = [Option(FLOAT, 4 * rows * columns, 0.0)]
         for precision in palette.tables if outside else palette.linears:
-            # Scale and zero point of the inputs: 8 bytes.
+            # Scale and zero point of the inputs: 8 bytes; and their factors: 2 each.
             cost = packed_bytes(rows, columns, precision) + (8 if precision.has_integer_inputs else 0)
+            cost += 2 * columns if precision.smooths_inputs else 0
             found.append(Option(str(precision), cost, harms[name][str(precision)]))
         options[name.removeprefix("outside.")] = found
     assert anatomy.outside.keys() <= options.keys()

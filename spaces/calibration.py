@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from ..errors import PlanError
 from .anatomy import Anatomy
 from .plan import Plan
-from .ranges import affine_range, range_tensors
-from .workbench import Material, Workbench
+from .workbench import Workbench
 
 _SAMPLES_PER_BATCH = 8192
+_LEAST_ROWS = 16
 _DECODERS_NEED = "batches for a model with a decoder need labels or decoder_input_ids."
 
 
@@ -33,22 +33,6 @@ def standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator
         part = model.get_submodule(path)
         if isinstance(part, nn.Linear):
             yield f"outside.{kind}", part
-
-
-def input_ranges(structure: Plan, bench: Workbench, bits: int) -> Material:
-    """Ranges for the inputs of every Linear of a plan in float, as the calibration batches show them.
-
-    Returns:
-        Site name and kind -> {"scale", "zero_point"} for codes of so many bits.
-    """
-    calibration = bench.anatomy.palette.calibration
-
-    def learn() -> Material:
-        model = bench.build(structure)
-        samples = input_samples(model, dict(standing_linears(model, structure, bench.anatomy)), bench)
-        return {name: range_tensors(*affine_range(values, bits, calibration)) for name, values in samples.items()}
-
-    return bench.remember(f"bits-{structure.fingerprint}-{bits}-{calibration}", learn)
 
 
 def input_samples(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench) -> dict[str, Tensor]:
@@ -150,6 +134,12 @@ def sampled_values(values: Tensor) -> Tensor:
     return torch.cat(
         [flat[_drawn(flat.numel(), _SAMPLES_PER_BATCH, flat)], flat.min().reshape(1), flat.max().reshape(1)]
     )
+
+
+def drawn_rows(rows: Tensor) -> Tensor:
+    """Random rows of a matrix, about as many numbers as `sampled_values` draws; of matrices as tall, the same rows."""
+    count = max(_LEAST_ROWS, _SAMPLES_PER_BATCH // rows.shape[1])
+    return rows if len(rows) <= count else rows[_drawn(len(rows), count, rows)]
 
 
 def sampled_rows(values: Tensor, count: int) -> Tensor:

@@ -57,6 +57,14 @@ class Precision:
         """Whether inputs are integers with a calibrated scale."""
         return self.activation_bits is not None and self.activation_bits <= 8
 
+    @property
+    def smooths_inputs(self) -> bool:
+        """Whether the features of integer inputs are made alike first (see `spaces/smoothing.py`).
+
+        Weights of 8 bits take the differences on; in fewer bits they would lose more than the inputs gain.
+        """
+        return self.has_integer_inputs and self.weight_bits == 8
+
     def __str__(self) -> str:
         weights = "" if self.weight_bits is None else f"w{self.weight_bits}"
         inputs = "" if self.activation_bits is None else f"a{self.activation_bits}"

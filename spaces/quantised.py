@@ -6,6 +6,7 @@ up to inputs so close to the middle of two codes that they round apart.
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,17 +80,45 @@ class _Codes(nn.Module):
         return restore((self.codes, self.scale), self.precision, self._columns)
 
 
+class InputRange(NamedTuple):
+    """What integer inputs mean: (code - zero_point) * scale, times the factor of the feature.
+
+    Attributes:
+        scale: positive.
+        zero_point: the code of 0.
+        largest: code; the smallest is 0.
+        factors: in, float32; None where all are 1.
+    """
+
+    scale: float
+    zero_point: int
+    largest: int
+    factors: Tensor | None
+
+    def divided(self, inputs: Tensor) -> Tensor:
+        """Inputs, ... x in, divided by their factors."""
+        return inputs if self.factors is None else inputs / self.factors
+
+
+def _factors(linear: nn.Linear, given: Tensor | None) -> Tensor:
+    if given is not None:
+        return given.to(torch.bfloat16)
+    return torch.ones(linear.in_features, dtype=torch.bfloat16, device=linear.weight.device)
+
+
 class QuantLinear(_Codes):
     """A Linear with quantised weights and, where calibrated, quantised inputs.
 
-    Buffers beside those of its codes: `bias` (out) or None, and for quantised inputs `input_scale` (float32) and
-    `input_zero_point` (int32), both scalars.
+    Buffers beside those of its codes: `bias` (out) or None, for quantised inputs `input_scale` (float32) and
+    `input_zero_point` (int32), both scalars, and for smoothed ones `input_factors` (in, bfloat16): inputs are divided
+    by these before they are rounded, and the codes are those of the weight with its columns multiplied by them.
     """
 
     weight: None = None  # T5 asks its Linears for the type of their weight, to cast to it where there is one
     bias: Tensor | None
     input_scale: Tensor | None
     input_zero_point: Tensor | None
+    input_factors: Tensor | None
 
     def __init__(
         self,
@@ -97,6 +126,7 @@ class QuantLinear(_Codes):
         precision: Precision,
         *,
         input_range: tuple[float, int] | None,
+        input_factors: Tensor | None = None,
         stored: Stored | None = None,
     ) -> None:
         """Quantises a Linear.
@@ -106,10 +136,13 @@ class QuantLinear(_Codes):
             precision: bits of weights and inputs.
             input_range: scale and zero point of the inputs; may be None where inputs stay float, or where `linear`
                 has no data (the meta device) because saved buffers will be loaded.
+            input_factors: of the features, in, positive; where the precision smooths inputs, None means ones.
             stored: its weight, where it was rounded before or another part holds it too; None to round every weight to
                 the nearest.
         """
-        super().__init__(linear.weight, precision, stored)
+        factors = _factors(linear, input_factors) if precision.smooths_inputs else None
+        super().__init__(linear.weight if factors is None else linear.weight * factors, precision, stored)
+        self.register_buffer("input_factors", factors)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
         if not precision.has_integer_inputs:
@@ -124,12 +157,25 @@ class QuantLinear(_Codes):
         self.register_buffer("input_zero_point", torch.tensor(zero_point, dtype=torch.int32, device=device))
 
     def dense_weight(self) -> Tensor:
-        """The weight these codes stand for, out x in, float32."""
+        """The weight these codes stand for, out x in, float32; it goes with inputs divided by their factors."""
         return self.quantised().dense()
+
+    def input_range(self) -> InputRange:
+        """The range of integer inputs, as numbers."""
+        assert self.input_scale is not None and self.input_zero_point is not None
+        assert self.precision.activation_bits is not None
+        factors = None if self.input_factors is None else self.input_factors.float()
+        if factors is not None and bool((factors == 1).all()):
+            factors = None
+        return InputRange(
+            float(self.input_scale), int(self.input_zero_point), 2**self.precision.activation_bits - 1, factors
+        )
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out."""
-        inputs = rounded_inputs(inputs, self.input_scale, self.input_zero_point, self.precision.activation_bits)
+        inputs = rounded_inputs(
+            inputs, self.input_scale, self.input_zero_point, self.precision.activation_bits, self.input_factors
+        )
         return functional.linear(inputs, self.dense_weight(), self.bias)
 
     def extra_repr(self) -> str:

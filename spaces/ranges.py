@@ -64,7 +64,9 @@ def range_tensors(scale: float, zero_point: int) -> dict[str, Tensor]:
     return {"scale": torch.tensor(scale, dtype=torch.float64), "zero_point": torch.tensor(zero_point)}
 
 
-def rounded_inputs(inputs: Tensor, scale: Tensor | None, zero_point: Tensor | None, bits: int | None) -> Tensor:
+def rounded_inputs(
+    inputs: Tensor, scale: Tensor | None, zero_point: Tensor | None, bits: int | None, factors: Tensor | None = None
+) -> Tensor:
     """The values that the codes of these inputs stand for; the inputs themselves where `bits` is None.
 
     Args:
@@ -72,10 +74,12 @@ def rounded_inputs(inputs: Tensor, scale: Tensor | None, zero_point: Tensor | No
         scale: scalar, calibrated.
         zero_point: scalar, calibrated.
         bits: 2 to 8, or None for inputs that stay float.
+        factors: by which the features are divided first; the result stays so divided.
     """
     if bits is None:
         return inputs
     assert scale is not None and zero_point is not None
+    inputs = inputs if factors is None else inputs / factors.float()
     return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, 0, 2**bits - 1)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .blocks import quantise
-from .calibration import input_ranges, standing_linears
+from .calibration import standing_linears
+from .input_ranges import input_ranges
 from .precision import BFLOAT16, Precision
 from .quantised import recalled, restore
 from .ranges import rounded_inputs
@@ -36,11 +37,11 @@ class Rounded:
 
     Attributes:
         weight: out x in, or words x width, float.
-        inputs: scale, zero point and bits of its inputs; None where they stay float.
+        inputs: scale, zero point and bits of its inputs, and their factors, if any; None where they stay float.
     """
 
     weight: Tensor
-    inputs: tuple[Tensor, Tensor, int] | None = None
+    inputs: tuple[Tensor, Tensor, int, Tensor | None] | None = None
 
     def outputs(self, part: nn.Module, inputs: Tensor) -> Tensor:
         """What the part then makes of its inputs: one row per token."""
@@ -49,8 +50,7 @@ class Rounded:
             return found * float(getattr(part, "embed_scale", 1.0))
         assert isinstance(part, nn.Linear)
         if self.inputs is not None:
-            scale, zero_point, bits = self.inputs
-            inputs = rounded_inputs(inputs, scale, zero_point, bits)
+            inputs = rounded_inputs(inputs, *self.inputs)
         elif self.weight.dtype == torch.bfloat16:
             inputs = inputs.to(torch.bfloat16).float()
         return functional.linear(inputs, self.weight.float(), part.bias)
@@ -103,17 +103,20 @@ def _rounded(
     assert precision.weight_bits is not None
     stored = rounded_model(identity, precision, bench, outside=outside) if precision.weight_bits < 8 else {}
     bits = precision.activation_bits if precision.has_integer_inputs else None
-    ranges = {} if bits is None else input_ranges(identity, bench, bits)
+    ranges = {} if bits is None else input_ranges(identity, bench, precision)
     for name in names:
         weight = parts[name][0].weight
         assert isinstance(weight, Tensor)
         weight = weight.detach()
-        known = recalled(stored.get(name, {}))
+        known, found = recalled(stored.get(name, {})), ranges.get(name, {})
+        factors = found.get("factors")
+        if factors is not None:
+            weight = weight * factors
         if precision.weight_bits == BFLOAT16:
             dense = weight.to(torch.bfloat16)
         else:
             dense = (restore(known, precision, weight.shape[1]) if known else quantise(weight, precision)).dense()
-        inputs = None if bits is None else (ranges[name]["scale"].float(), ranges[name]["zero_point"].int(), bits)
+        inputs = None if bits is None else (found["scale"].float(), found["zero_point"].int(), bits, factors)
         yield name, Rounded(dense, inputs)
 
 

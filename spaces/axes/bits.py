@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ...errors import PlanError
 from ..anatomy import Anatomy
 from ..blocks import quantise
-from ..calibration import input_ranges
+from ..input_ranges import input_ranges
 from ..intermediate_ranges import intermediate_ranges
 from ..intermediates import set_intermediate
 from ..palette import FLOAT
@@ -63,16 +63,16 @@ class Bits:
         """Ranges of inputs and intermediate results, seen in the float model of this structure, and rounded weights.
 
         Returns:
-            Site name and kind, joined by a dot -> {"scale", "zero_point"} of its inputs where those are quantised,
-            and {"codes", "scales"} of its weights where those have fewer than 8 bits; for intermediate results see
-            `intermediate_ranges`.
+            Site name and kind, joined by a dot -> {"scale", "zero_point"} and perhaps {"factors"} of its inputs where
+            those are quantised, and {"codes", "scales"} of its weights where those have fewer than 8 bits; for
+            intermediate results see `intermediate_ranges`.
         """
         found = {name: dict(ranges) for name, ranges in intermediate_ranges(plan, bench).items()}
         found.update({name: dict(stored) for name, stored in rounded_weights(plan, bench).items()})
-        structure, wanted = plan.in_float(), _input_bits(plan)
-        ranges = {bits: input_ranges(structure, bench, bits) for bits in sorted(set(wanted.values()))}
-        for name, bits in wanted.items():
-            found.setdefault(name, {}).update(ranges[bits][name])
+        structure, wanted = plan.in_float(), _integer_inputs(plan)
+        ranges = {precision: input_ranges(structure, bench, precision) for precision in set(wanted.values())}
+        for name, precision in wanted.items():
+            found.setdefault(name, {}).update(ranges[precision][name])
         return found
 
     def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
@@ -101,7 +101,8 @@ def _quantised_linear(linear: nn.Linear, precision: Precision, found: Mapping[st
     if not precision.has_integer_weights:
         return BFloat16Linear(linear, precision)
     input_range = (float(found["scale"]), int(found["zero_point"])) if "scale" in found else None
-    return QuantLinear(linear, precision, input_range=input_range, stored=recalled(found))
+    factors = found.get("factors")
+    return QuantLinear(linear, precision, input_range=input_range, input_factors=factors, stored=recalled(found))
 
 
 def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, found: Mapping[str, Tensor]) -> None:
@@ -145,15 +146,12 @@ def _intermediates(anatomy: Anatomy) -> Iterator[str]:
         yield from anatomy.intermediates
 
 
-def _input_bits(plan: Plan) -> dict[str, int]:
-    """Site name and kind, joined by a dot -> bits of its inputs, where those are integers."""
+def _integer_inputs(plan: Plan) -> dict[str, Precision]:
+    """Site name and kind, joined by a dot -> precision of the Linears whose inputs are integers."""
     return {
-        name: precision.activation_bits
+        name: precision
         for name, layer, precision in plan.precisions()
-        if layer is not None
-        and precision.weight_bits is not None
-        and precision.activation_bits is not None
-        and precision.has_integer_inputs
+        if layer is not None and precision.weight_bits is not None and precision.has_integer_inputs
     }
 
 

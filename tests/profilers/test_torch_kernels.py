@@ -58,7 +58,8 @@ def part_of(precision: str, rows: int = 40, columns: int = 48, *, bias: bool = T
         return BFloat16Linear(linear, wanted)
     bits = wanted.activation_bits
     found = None if bits is None else affine_range(torch.randn(999) + 0.3, bits)
-    return QuantLinear(linear, wanted, input_range=found)
+    factors = torch.rand(columns) + 0.5 if wanted.smooths_inputs else None
+    return QuantLinear(linear, wanted, input_range=found, input_factors=factors)
 
 
 def whole(
