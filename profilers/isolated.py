@@ -4,6 +4,8 @@ import os
 import pickle
 import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ParingError
-from .supervision import Allowance, Ending, Finding, explain, supervise
+from .supervision import Allowance, Ending, Finding, end, explain, supervise
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_GO = "1000"
+_PARENT_SECONDS = 0.5
 # How torch says that the system gave it no memory; it has no class of error for that.
 _NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
@@ -59,13 +62,13 @@ def _fork(job: bytes, before: bytes | None, allowance: Allowance, parent: int) -
     except Exception as error:
         return pickle.dumps(Finding(Ending.FAILED, cause=f"{type(error).__name__}: {error}"))
     read, write = os.pipe()
-    child = os.fork()
+    helper, child = os.getpid(), os.fork()
     if child == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.close(read)
-        _do(lambda: (function, arguments), write)
+        _do(lambda: (function, arguments), write, helper)
     os.close(write)
     try:
         written, ended = supervise(child, read, allowance, is_wanted=lambda: os.getppid() == parent)
@@ -76,8 +79,9 @@ def _fork(job: bytes, before: bytes | None, allowance: Allowance, parent: int) -
     return pickle.dumps(ended) if ended else written if written and exit_code == 0 else pickle.dumps(explain(exit_code))
 
 
-def _do(load: Callable[[], Job], write: int) -> None:
+def _do(load: Callable[[], Job], write: int, parent: int) -> None:
     """Does a job, writes the finding, and leaves without looking back."""
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with suppress(OSError):
         # Where the system itself runs out of memory, this process is to be ended and not the one that searches.
         _OOM_SCORE.write_text(_FIRST_TO_GO, encoding="ascii")
@@ -90,6 +94,13 @@ def _do(load: Callable[[], Job], write: int) -> None:
         os._exit(1)
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process and all it started once its parent is gone."""
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
+    end(os.getpid())
+
+
 def main(mode: str) -> None:
     """Entry point of the processes that `Isolation` starts.
 
@@ -99,13 +110,13 @@ def main(mode: str) -> None:
     # Answers go where standard output was; whatever libraries print goes to standard error.
     answers = os.dup(1)
     os.dup2(2, 1)
-    orders = sys.stdin.buffer
+    orders, parent = sys.stdin.buffer, os.getppid()
     if mode == "once":
-        _do(lambda: pickle.loads(orders.read()), answers)
+        _do(lambda: pickle.loads(orders.read()), answers, parent)
     # An end that comes in the midst of a job must end the job too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    parent = os.getppid()
-    with os.fdopen(answers, "wb") as pipe:
+    # Who asked may be gone when the answer is there.
+    with suppress(BrokenPipeError), os.fdopen(answers, "wb") as pipe:
         while True:
             try:
                 job, before, allowance = pickle.load(orders)

@@ -124,6 +124,11 @@ def supervise(
         watched.kill()
 
 
+def end(pid: int) -> None:
+    """Ends a process, which may be this one, that leads a process group of its own, and all it started."""
+    _Watched(pid).kill()
+
+
 def explain(exit_code: int) -> Finding:
     """Why a process that nobody ended gave no answer.
 
@@ -175,14 +180,14 @@ class _Watched:
         return held
 
     def kill(self) -> None:
-        """Ends it, its process group, and whatever of those it started has left the group."""
+        """Ends those it started, also where they left its process group; then itself and the group."""
         self._look_for_kin()
-        for end in (self._process.kill, lambda: os.killpg(self._process.pid, signal.SIGKILL)):
-            with suppress(psutil.Error, ProcessLookupError, PermissionError):
-                end()
-        for process in self._kin:
+        for process in (*self._kin, self._process):
             with suppress(psutil.Error):
-                process.kill()
+                if process.pid != os.getpid():
+                    process.kill()
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _look_for_kin(self) -> None:
         self._looked = time.monotonic()

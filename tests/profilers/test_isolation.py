@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -99,6 +100,16 @@ def assert_gone(*pids: int) -> None:
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             assert time.monotonic() < deadline, f"{pid} still runs"
             time.sleep(0.01)
+
+
+def family_of(folder: Path) -> list[int]:
+    """What the job "family" started, as soon as it has."""
+    files = [folder / name for name in ("forked", "session")]
+    deadline = time.monotonic() + 20
+    while not all(file.exists() and file.read_text() for file in files):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [int(file.read_text()) for file in files]
 
 
 def zombies() -> list[psutil.Process]:
@@ -209,6 +220,17 @@ def test_a_helper_that_died_is_a_finding_and_replaced() -> None:
         assert isolation.run(operator.add, 1, 2).answer == 3
 
 
+def test_a_job_ends_with_its_helper(tmp_path: Path) -> None:
+    with Isolation() as isolation, ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(isolation.run, job("family"), str(tmp_path), 60.0)
+        pids = family_of(tmp_path)
+        assert isolation._helper is not None
+        isolation._helper.kill()
+        found = answer.result(timeout=20)
+        assert found.ending == Ending.CRASHED and "the helper died" in found.cause
+        assert_gone(*pids)
+
+
 def test_what_is_before_is_done_in_the_helper_and_may_fail() -> None:
     with Isolation() as isolation:
         assert isolation.run(os.getcwd, before=(os.chdir, ("/",))).answer == "/"
@@ -229,16 +251,11 @@ with Isolation(forks=sys.argv[1] == "forked") as isolation:
 @pytest.mark.parametrize("how", ["forked", "alone"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_nothing_outlives_the_one_who_asked(tmp_path: Path, how: str, sent: signal.Signals) -> None:
-    if (how, sent) == ("alone", signal.SIGKILL):
-        pytest.skip("without a helper nobody is left to end the job")
     asker = subprocess.Popen([sys.executable, "-c", INTERRUPTED, how, str(tmp_path)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 20
-    while not all((tmp_path / name).exists() and (tmp_path / name).read_text() for name in ("forked", "session")):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    pids = family_of(tmp_path)
     asker.send_signal(sent)
     asker.wait(timeout=20)
-    assert_gone(*(int((tmp_path / name).read_text()) for name in ("forked", "session")))
+    assert_gone(*pids)
 
 
 @pytest.mark.parametrize("limits", [{"seconds": 0.0}, {"seconds": float("nan")}, {"memory_bytes": -1}])
