@@ -49,7 +49,7 @@ class Memory:
 
     @property
     def weights_bytes(self) -> int:
-        """What loading added: the weights, in the form in which the runtime holds them."""
+        """What loading added: the weights, in the form in which the runtime holds them, and the code it brought in."""
         return self.loaded_bytes - self.runtime_bytes
 
     @property
