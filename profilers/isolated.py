@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ..errors import ParingError
 from .supervision import Allowance, Ending, Finding, end, explain, supervise
@@ -115,7 +115,19 @@ def main(mode: str) -> None:
         _do(lambda: pickle.loads(orders.read()), answers, parent)
     # An end that comes in the midst of a job must end the job too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    # Who asked may be gone when the answer is there.
+    try:
+        _serve(orders, answers, parent)
+    except SystemExit:
+        pass
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    # Nothing is left to tidy up, and a tidy end of the libraries takes seconds.
+    os._exit(0)
+
+
+def _serve(orders: BinaryIO, answers: int, parent: int) -> None:
+    """Forks for every order, until there are no more or nobody reads the answers."""
     with suppress(BrokenPipeError), os.fdopen(answers, "wb") as pipe:
         while True:
             try:
