@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .api import load as load
     from .api import pare as pare
     from .api import prepare as prepare
+    from .profilers.supervision import Allowance as Allowance
     from .profilers.workload import Workload as Workload
     from .search.distillation import Losses as Losses
     from .search.distilling import Schedule as Schedule
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Allowance": ".profilers.supervision",
     "Curriculum": ".search.modular",
     "Losses": ".search.distillation",
     "Modular": ".search.modular",
@@ -42,6 +44,7 @@ _HOMES = {
     "prepare": ".api",
 }
 __all__ = [
+    "Allowance",
     "Curriculum",
     "Losses",
     "Modular",

@@ -9,6 +9,7 @@ from .errors import ModelError
 from .profilers import devices
 from .profilers.runtimes.torch import TorchExecutable
 from .profilers.runtimes.torch import plugin as torch_runtime
+from .profilers.supervision import Allowance
 from .profilers.workload import Workload
 from .reports.allocated import Allocated, allocate_model
 from .reports.assembled import Assembled, assemble_model
@@ -22,7 +23,7 @@ from .search.objectives import Limits
 from .search.prepared import Prepared
 from .search.preparing import prepare_model
 from .search.progress import Progress
-from .search.settings import Settings
+from .search.settings import ISOLATION, Settings
 from .search.study import Record
 from .search.tasks import Task
 from .search.workbench import Greedy
@@ -105,6 +106,7 @@ def pare(
     modular: Modular | None = None,
     prepared: str | Path | None = None,
     palette: Palette | None = None,
+    isolation: Allowance | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -128,6 +130,7 @@ def pare(
         modular: for the axis "assembly": how its layers are trained, in the run folder; None for the defaults.
         prepared: instead, the folder of layers that `prepare` made.
         palette: for the axis "bits": which precisions there are to choose from; None for the defaults.
+        isolation: what the process may take in which a candidate's memory is measured; None for 300 seconds.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -152,6 +155,7 @@ def pare(
         modular=modular or Modular(),
         prepared=None if prepared is None else Path(prepared),
         palette=palette or Palette(),
+        isolation=isolation or ISOLATION,
     )
     study = Study(search(settings, progress).folder)
     study.report()

@@ -76,6 +76,8 @@ def search(
     table_precisions: given.TablePrecisions = given.TABLE_PRECISIONS,
     intermediates: given.Intermediates = "",
     calibration: given.Calibration = "least_error",
+    isolate_seconds: given.IsolateSeconds = 300.0,
+    isolate_memory_mb: given.IsolateMemory = None,
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
@@ -88,6 +90,7 @@ def search(
 ) -> None:
     """Search what to deploy, measure the front whole, and write the report. Run it again to go on where it was."""
     from .api import pare
+    from .profilers.supervision import Allowance
     from .profilers.workload import Workload
     from .search.distilling import Schedule
     from .search.modular import Modular
@@ -117,6 +120,7 @@ def search(
         modular=Modular(sizes, schedule=Schedule(modular_steps, seed=seed)),
         prepared=prepared,
         palette=given.palette(precisions, table_precisions, intermediates, calibration),
+        isolation=Allowance(isolate_seconds, None if isolate_memory_mb is None else round(isolate_memory_mb * 1e6)),
         progress=Terminal(),
     )
     _show_answer(study.record.folder)

@@ -59,6 +59,14 @@ Intermediates = Annotated[
 Calibration = Annotated[
     str, typer.Option(help="How ranges of activations are found: least_error, percentile or min_max.")
 ]
+IsolateSeconds = Annotated[
+    float,
+    typer.Option(help="The process that measures a candidate's memory is ended after so long: the trial timed out."),
+]
+IsolateMemory = Annotated[
+    float | None,
+    typer.Option("--isolate-memory-mb", help="It is ended when it holds more main memory: the trial is out of memory."),
+]
 # As `Palette` has them; written here too so that asking for help need not load it.
 PRECISIONS, TABLE_PRECISIONS = "w8a8,w4a8-64x64-pow2", "w8,w4-1x64,w3-1x64"
 

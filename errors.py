@@ -10,6 +10,7 @@
     `-- FailedError             asked rightly, but it could not be done: exit code 1
         |-- PlanError           a plan that does not fit the model it is applied to
         |-- MeasurementError    a measurement that did not happen or is not finite
+        |   `-- TimedOutError   one that took longer than it may
         |-- SearchError         a search that cannot go on
         `-- StorageError        the disk is full or refuses to be written
 
@@ -77,6 +78,10 @@ class PlanError(FailedError):
 
 class MeasurementError(FailedError):
     """A measurement that did not happen or is not finite."""
+
+
+class TimedOutError(MeasurementError):
+    """A measurement that took longer than it may."""
 
 
 class SearchError(FailedError):

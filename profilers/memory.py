@@ -1,53 +1,65 @@
-"""Peak memory of a saved model, measured in a fresh process that does nothing else.
+"""Peak memory of a saved model, measured in a fresh process that does nothing else: see `isolation`."""
 
-A helper process imports the libraries once and forks for every measurement, so that each model gets a process that
-never held another one, without paying the seconds of the imports again. Where a device must not be used after a fork
-(CUDA), or the system cannot fork, every measurement starts its own interpreter.
-"""
-
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
-import traceback
-from collections.abc import Mapping
+import gc
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from ..errors import MeasurementError, ParingError
+import torch
+from torch import Tensor
+
+from ..errors import MeasurementError
 from ..spaces import artefact
 from . import devices, runtimes
+from .devices import Device
+from .isolation import Isolation
+from .supervision import Allowance
 from .workload import Workload
 from .workload import request as serve
 
 _CALLS = 5
+# Left out of the JSON where they are unknown, so that what was recorded before they existed reads the same.
+_OF_GPUS = ("device_used_bytes", "device_total_bytes")
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a process needs to serve a model.
+    """What a process needs to serve a model: on a GPU, what torch's allocator reserved there.
 
     Attributes:
         peak_bytes: most bytes held at once while it served. Loading is left out: what it needs more is the memory map
             of the file, which the system takes back when memory is short.
         runtime_bytes: held before the model was loaded: interpreter and libraries.
         loaded_bytes: held once the model was ready to call.
+        device_used_bytes: in use on the GPU after serving, by all processes and the driver's contexts; None for CPUs.
+        device_total_bytes: that the GPU has; None for CPUs.
     """
 
     peak_bytes: int
     runtime_bytes: int
     loaded_bytes: int
+    device_used_bytes: int | None = None
+    device_total_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if min(asdict(self).values()) < 0 or self.peak_bytes <= 0:
+        if min(count for count in asdict(self).values() if count is not None) < 0 or self.peak_bytes <= 0:
             raise MeasurementError(f"memory is counted in positive bytes, got {self}.")
+
+    @property
+    def weights_bytes(self) -> int:
+        """What loading added: the weights, in the form in which the runtime holds them, and the code it brought in."""
+        return self.loaded_bytes - self.runtime_bytes
+
+    @property
+    def activations_bytes(self) -> int:
+        """What serving added at its peak: activations, and what the runtime works in."""
+        return self.peak_bytes - self.loaded_bytes
 
     def to_json(self) -> dict[str, int]:
         """Plain numbers."""
-        return asdict(self)
+        return {name: count for name, count in asdict(self).items() if count is not None or name not in _OF_GPUS}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -58,58 +70,45 @@ class Memory:
 class MemoryMeter:
     """Measures saved models one by one; use it as a context manager, or `close` it."""
 
-    def __init__(self, device: str, runtime: str, workload: Workload, *, timeout_seconds: float = 300.0) -> None:
+    def __init__(
+        self,
+        device: str,
+        runtime: str,
+        workload: Workload,
+        *,
+        timeout_seconds: float | None = 300.0,
+        memory_limit_bytes: int | None = None,
+    ) -> None:
         """Starts nothing yet.
 
         Args:
             device: name of the device, as the user writes it.
             runtime: name of the runtime.
             workload: what each model is asked to serve.
-            timeout_seconds: after which a measurement counts as failed.
+            timeout_seconds: after which a measurement is ended; None for no limit.
+            memory_limit_bytes: of main memory, resident in the process that measures; beyond it, the measurement is
+                ended. None for no limit.
         """
-        self._request = {"device": device, "runtime": runtime, "workload": workload.to_json()}
-        self._can_fork = hasattr(os, "fork") and device == "cpu"
-        self._timeout = timeout_seconds
-        self._helper: subprocess.Popen[str] | None = None
+        self._device, self._runtime, self._workload = device, runtime, workload
+        self._isolation = Isolation(Allowance(timeout_seconds, memory_limit_bytes), forks=device == "cpu")
 
     def measure(self, folder: Path) -> Memory:
         """Loads a saved model in a fresh process, serves the workload, and reads the peak.
 
         Raises:
-            MemoryError: if the process was killed, as the system does when memory runs out.
-            MeasurementError: if it failed otherwise.
+            MemoryError: if it ran out of memory, took more than it may, or was killed as the system does then.
+            TimedOutError: if it took too long.
+            MeasurementError: if it failed or crashed, or the model answered values that are not finite.
         """
-        request = json.dumps({**self._request, "folder": str(folder), "timeout_seconds": self._timeout})
-        if self._can_fork:
-            answer = self._ask_helper(request)
-        else:
-            try:
-                done = subprocess.run(
-                    _command("--once"),
-                    input=request,
-                    capture_output=True,
-                    text=True,
-                    timeout=self._timeout,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired as error:
-                raise MeasurementError(f"measuring memory took longer than {self._timeout:.0f} s.") from error
-            answer = done.stdout.strip().splitlines()[-1] if done.returncode == 0 else _explain(done.returncode)
-        found = json.loads(answer)
-        if "killed" in found:
-            raise MemoryError(found["killed"])
-        if "error" in found:
-            raise MeasurementError(f"measuring memory failed: {found['error']}")
-        return Memory.from_json(found)
+        # The class of the model before the fork, so that its code is loaded once and counts as runtime.
+        before = (artefact.model_class, (str(folder),))
+        found = self._isolation.run(_of_model, folder, self._device, self._runtime, self._workload, before=before)
+        memory: Memory = found.value("measuring memory")
+        return memory
 
     def close(self) -> None:
         """Ends the helper process."""
-        if self._helper is not None:
-            assert self._helper.stdin is not None and self._helper.stdout is not None
-            self._helper.stdin.close()
-            self._helper.wait(timeout=10)
-            self._helper.stdout.close()
-            self._helper = None
+        self._isolation.close()
 
     def __enter__(self) -> Self:
         return self
@@ -117,93 +116,91 @@ class MemoryMeter:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask_helper(self, request: str) -> str:
-        if self._helper is not None and self._helper.poll() is not None:
-            self.close()
-        if self._helper is None:
-            self._helper = subprocess.Popen(
-                _command("--serve"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-            )
-        assert self._helper.stdin is not None and self._helper.stdout is not None
-        self._helper.stdin.write(request + "\n")
-        self._helper.stdin.flush()
-        answer = self._helper.stdout.readline()
-        if not answer:
-            self.close()
-            raise MeasurementError("the process that measures memory has died.")
-        return answer
 
+def loaded_request(folder: Path, device: Device, runtime: str, workload: Workload) -> Callable[[], Tensor]:
+    """Loads a saved model onto a device; what it gives serves one request.
 
-def _command(mode: str) -> list[str]:
-    return [sys.executable, "-m", "paring.profilers.memory", mode]
+    Args:
+        folder: what `artefact.save` wrote.
+        device: where it runs.
+        runtime: name of what runs it.
+        workload: what it serves.
 
-
-def _explain(returncode: int) -> str:
-    killed = f"the process was ended by signal {-returncode}, as the system does when memory runs out"
-    return json.dumps({"killed": killed} if returncode < 0 else {"error": f"the process exited with {returncode}"})
-
-
-def _measure_here(request: Mapping[str, Any]) -> Memory:
-    """Loads, serves and reads the peak in this process, which must be fresh."""
-    device = devices.find(request["device"])
-    workload = Workload.from_json(request["workload"])
-    runtime_bytes, _ = device.memory()
-    model, _ = artefact.load(Path(request["folder"]))
-    executable = runtimes.find(request["runtime"]).load(model, device, threads=workload.threads)
+    Raises:
+        ParingError: if the model cannot be loaded, or the workload is longer than its positions.
+    """
+    model, _ = artefact.load(folder)
     inputs = workload.inputs(model.config)
-    del model
+    executable = runtimes.find(runtime).load(model, device, threads=workload.threads)
+    return partial(serve, executable, inputs, workload)
+
+
+def check_finite(answers: Tensor) -> None:
+    """Looks at what a model answered; tokens are always finite.
+
+    Raises:
+        MeasurementError: if a value is NaN or infinite.
+    """
+    if answers.is_floating_point() and not torch.isfinite(answers).all():
+        bad = int((~torch.isfinite(answers)).sum())
+        raise MeasurementError(
+            f"a model answers finite values, got NaN or infinity in {bad} of {answers.numel()}; its weights are "
+            "damaged, or the precision is too coarse for its activations. Check the original, or allow more bits."
+        )
+
+
+def memory_of(load: Callable[[], Callable[[], Tensor]], device: Device) -> Memory:
+    """Loads, serves and reads the peak in this process, which must be fresh.
+
+    Args:
+        load: gives what serves one request.
+        device: whose memory is read.
+
+    Raises:
+        MemoryError: if a GPU has not enough; what this process held there is given back.
+        MeasurementError: if an answer is not finite.
+    """
+    try:
+        return _measured(load, device)
+    except torch.OutOfMemoryError as error:
+        cause = str(error)
+    # Not before here: until the error is gone, its frames hold the tensors that filled the device.
+    release_device_memory()
+    raise MemoryError(f"{device.name} has too little memory: {cause}")
+
+
+def _measured(load: Callable[[], Callable[[], Tensor]], device: Device) -> Memory:
+    # The first operation brings in some megabytes of torch, which are not the model's.
+    torch.ones(2).sum().item()
+    runtime_bytes, _ = device.memory()
+    call = load()
     loaded_bytes, _ = device.memory()
     device.restart_peak()
-    for _ in range(_CALLS):
-        serve(executable, inputs, workload)
+    for _ in range(_CALLS - 1):
+        call()
+    answers = call()
+    device.synchronise()
     _, peak_bytes = device.memory()
-    return Memory(peak_bytes, runtime_bytes, loaded_bytes)
+    check_finite(answers)
+    return Memory(peak_bytes, runtime_bytes, loaded_bytes, *_of_device(device))
 
 
-def _answer(request: Mapping[str, Any]) -> str:
-    """One line of JSON, whatever happens."""
-    try:
-        return json.dumps(_measure_here(request).to_json())
-    except MemoryError:
-        return json.dumps({"killed": "the process ran out of memory"})
-    except Exception as error:
-        traceback.print_exc()
-        return json.dumps({"error": f"{type(error).__name__}: {error}"})
+def release_device_memory() -> None:
+    """Gives back what torch keeps of GPUs for later; call it once nothing refers to the tensors any more."""
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
-def _fork_and_answer(request: Mapping[str, Any]) -> str:
-    """The answer of a child that never held another model."""
-    try:
-        # Here, so that the code of the model's class is loaded once and counts as runtime.
-        artefact.model_class(request["folder"])
-    except ParingError as error:
-        return json.dumps({"error": str(error)})
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(write, _answer(request).encode())
-        os._exit(0)
-    os.close(write)
-    with os.fdopen(read, encoding="utf8") as pipe:
-        ready, _, _ = select.select([pipe], [], [], request["timeout_seconds"])
-        if not ready:
-            os.kill(child, signal.SIGKILL)
-        answer = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if not ready:
-        return json.dumps({"error": f"it took longer than {request['timeout_seconds']:.0f} s"})
-    return answer or _explain(os.waitstatus_to_exitcode(status))
+def _of_device(device: Device) -> tuple[int, int] | tuple[()]:
+    """Bytes in use and in all on a GPU."""
+    if device.torch_device.type != "cuda":
+        return ()
+    free, total = torch.cuda.mem_get_info(device.torch_device)
+    return total - free, total
 
 
-def _main(mode: str) -> None:
-    """Entry point of the processes that `MemoryMeter` starts."""
-    # Answers go where standard output was; whatever libraries print goes to standard error.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf8")
-    os.dup2(2, 1)
-    for line in sys.stdin:
-        request = json.loads(line)
-        print(_answer(request) if mode == "--once" else _fork_and_answer(request), file=answers, flush=True)
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])
+def _of_model(folder: Path, device: str, runtime: str, workload: Workload) -> Memory:
+    """The job of `MemoryMeter`."""
+    found = devices.find(device)
+    return memory_of(partial(loaded_request, folder, found, runtime, workload), found)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import MeasurementError, ModelError, SettingError
-from ..profilers.memory import MemoryMeter
 from ..search.cache import replace_file, writing
 from ..search.finals import measure_whole
 from ..search.opening import open_workbench
@@ -148,7 +147,7 @@ def _write_and_measure(
         artefact.save(compressed, plan, folder, original=bench.model.config)
         load_tokenizer(settings.model).save_pretrained(folder)
         bench.runtime.save(compressed, folder)
-    with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
+    with settings.meter() as meter:
         baseline = bench.anatomy.identity()
         measured = measure_whole(
             bench,

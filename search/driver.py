@@ -9,8 +9,8 @@ import time
 import optuna
 import torch
 
-from ..errors import BudgetError, ParingError, SearchError, StorageError, UserError
-from ..profilers.memory import MemoryMeter
+from ..errors import BudgetError, ParingError, SearchError, StorageError, TimedOutError, UserError
+from ..profilers.memory import MemoryMeter, release_device_memory
 from ..spaces.axes import Parameter, Value
 from ..spaces.plan import Plan
 from ..spaces.space import Space
@@ -51,7 +51,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
         if "assembly" in settings.axes:
             # Before anything is measured, and where an interrupt leaves a checkpoint and no half-judged trial.
             bench.modular_layers()
-        with MemoryMeter(settings.device, settings.runtime, settings.workload) as meter:
+        with settings.meter() as meter:
             judge = Judge(
                 bench,
                 record,
@@ -114,6 +114,7 @@ class _Loop:
         trial = self._record.study.ask()
         choice = {parameter.name: _suggest(trial, parameter) for parameter in self._space}
         plan: Plan | None = None
+        was_full = False
         try:
             plan = self._space.resolve(choice, self._bench)
             if plan.fingerprint in self._known:
@@ -127,9 +128,15 @@ class _Loop:
         except (StorageError, UserError, *DATABASE_ERRORS):
             raise
         except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            was_full = True
             self._fail(trial, State.OUT_OF_MEMORY, error, plan)
+        except TimedOutError as error:
+            self._fail(trial, State.TIMED_OUT, error, plan)
         except Exception as error:  # one bad candidate never ends a run
             self._fail(trial, State.FAILED, error, plan)
+        if was_full:
+            # Not before here: the error held the tensors that filled the device.
+            release_device_memory()
         return True
 
     def _keep(self, trial: optuna.Trial, judged: Trial, repeats: int | None = None) -> None:

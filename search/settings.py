@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from ..errors import SettingError
 from ..profilers.machine import Machine
+from ..profilers.memory import MemoryMeter
+from ..profilers.supervision import Allowance
 from ..profilers.workload import Workload
 from ..spaces import artefact, axes
 from ..spaces.palette import Palette
@@ -22,6 +24,8 @@ from .workbench import SCORERS, Greedy
 
 # Tokens of a request whose length the user did not say.
 _GENERATED = 32
+# Loading and serving takes seconds; what has not come back after so long hangs.
+ISOLATION = Allowance(seconds=300.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ class Settings:
         modular: how modular layers are trained, where the axis "assembly" is searched and none are prepared.
         palette: which precisions may be chosen, where the axis "bits" is searched.
         prepared: the folder of modular layers that `paring prepare` made; None to train them in the run folder.
+        isolation: what the process may take in which the memory of a candidate is measured; one that takes more is
+            ended, and the trial is out of memory or timed out.
     """
 
     model: str
@@ -66,6 +72,7 @@ class Settings:
     modular: Modular = field(default_factory=Modular)
     palette: Palette = field(default_factory=Palette)
     prepared: Path | None = None
+    isolation: Allowance = ISOLATION
 
     def __post_init__(self) -> None:
         # In their standing order, whatever order they were given in.
@@ -93,10 +100,26 @@ class Settings:
                 f"{', '.join(self.axes)}."
             )
 
+        if self.isolation != ISOLATION and "memory" not in self.measured:
+            raise SettingError(
+                "limits of isolation are for the process in which memory is measured, which is neither an objective "
+                f"nor in the budget; add it to the objectives {', '.join(self.objectives)}, or leave the limits out."
+            )
+
     @property
     def measured(self) -> set[str]:
         """What must be measured of every candidate: objectives, and what the budget bounds."""
         return {*self.objectives, *self.budget.needed()}
+
+    def meter(self) -> MemoryMeter:
+        """What measures memory for this search; starts nothing yet."""
+        return MemoryMeter(
+            self.device,
+            self.runtime,
+            self.workload,
+            timeout_seconds=self.isolation.seconds,
+            memory_limit_bytes=self.isolation.memory_bytes,
+        )
 
     @classmethod
     def of_run(cls, described: Mapping[str, Any], out: Path) -> Self:
@@ -124,6 +147,7 @@ class Settings:
             sampler=identity["sampler"],
             greedy=Greedy(**greedy),
             palette=Palette.from_json(identity["palette"]) if "palette" in identity else Palette(),
+            isolation=Allowance(**described["effort"].get("isolation", asdict(ISOLATION))),
             **_modular_of_run(described),
         )
 
@@ -154,10 +178,11 @@ class Settings:
             **({"palette": self.palette.to_json()} if "bits" in self.axes else {}),
         }
         prepared = {} if self.prepared is None else {"prepared": _lasting(str(self.prepared))}
+        isolation = {} if self.isolation == ISOLATION else {"isolation": asdict(self.isolation)}
         return {
             "identity": identity,
             "sources": {"model": _lasting(self.model), "data": _lasting(data), **prepared},
-            "effort": {"trials": self.trials, "minutes": self.minutes},
+            "effort": {"trials": self.trials, "minutes": self.minutes, **isolation},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
 

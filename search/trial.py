@@ -18,6 +18,7 @@ class State(StrEnum):
     INFEASIBLE = "infeasible"
     FAILED = "failed"
     OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
     INTERRUPTED = "interrupted"
 
 
@@ -27,7 +28,7 @@ class Trial:
 
     Attributes:
         number: counts all proposals of the study, so repeats of a known plan leave gaps.
-        state: INFEASIBLE was judged but breaks a limit; the last three have a cause and no numbers.
+        state: INFEASIBLE was judged but breaks a limit; those after it have a cause and no numbers.
         plan: the candidate; None where it failed before there was one.
         cause: why it failed, in words; empty where it was judged.
         quality: on the search split.

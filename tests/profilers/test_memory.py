@@ -1,18 +1,28 @@
 """Peak memory in a fresh process; most of the time here goes into importing torch in the helper."""
 
+import importlib
 import json
 import os
-import shutil
-import sys
+import weakref
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
 from transformers import PreTrainedModel
 
-from paring.errors import MeasurementError
+from paring.errors import MeasurementError, TimedOutError
 from paring.profilers import memory
+from paring.profilers.devices.cpu import Cpu
+from paring.profilers.isolated_latency import isolated_latency
+from paring.profilers.isolation import Isolation
 from paring.profilers.memory import Memory, MemoryMeter
+from paring.profilers.supervision import Allowance, Finding
+from paring.profilers.timing import Effort
 from paring.profilers.workload import Workload
 from paring.spaces import artefact
 from paring.spaces.anatomy import anatomy_of
@@ -40,8 +50,41 @@ def large(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return export(model, tmp_path_factory.mktemp("large"))
 
 
+KNOWN = """
+import ctypes, time
+import torch
+
+def load(megabytes_of_weights, megabytes_of_activations):
+    weights = torch.ones(megabytes_of_weights * 250_000)
+    def call():
+        activations = torch.ones(megabytes_of_activations * 250_000)
+        return weights[:1] + activations[:1]
+    return call
+
+def hang(*_):
+    time.sleep(60)
+
+def crash(*_):
+    ctypes.string_at(0)
+
+def damaged(*_):
+    return lambda: torch.tensor([1.0, float("nan"), float("inf")])
+"""
+
+
 @pytest.fixture(scope="module")
-def meter() -> Iterator[MemoryMeter]:
+def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """A module of stand-ins for `loaded_request`, which this process and those it starts can import."""
+    folder = tmp_path_factory.mktemp("known")
+    (folder / "known_sizes.py").write_text(KNOWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
+        patch.syspath_prepend(folder)
+        yield importlib.import_module("known_sizes")
+
+
+@pytest.fixture(scope="module")
+def meter(known: ModuleType) -> Iterator[MemoryMeter]:
     with MemoryMeter("cpu", "torch", Workload(tokens=16)) as open_meter:
         yield open_meter
 
@@ -85,61 +128,152 @@ def test_a_failure_names_its_cause_and_the_meter_goes_on(meter: MemoryMeter, sma
 
 def test_a_helper_that_died_is_replaced(meter: MemoryMeter, small: Path) -> None:
     first = meter.measure(small)
-    assert meter._helper is not None
-    meter._helper.kill()
-    meter._helper.wait()
+    helper = meter._isolation._helper
+    assert helper is not None
+    helper.kill()
+    helper.wait()
     assert meter.measure(small).peak_bytes == pytest.approx(first.peak_bytes, rel=0.05)
 
 
-SERVE_THEN = {
-    "killed": "os.kill(os.getpid(), 9)",
-    "gave up": "os._exit(3)",
-    "slow": "time.sleep(60)",
-    "out of memory": "bytearray(2**62)",
-}
+@pytest.fixture(params=["forked", "alone"])
+def isolation(request: pytest.FixtureRequest, meter: MemoryMeter) -> Isolation:
+    return meter._isolation if request.param == "forked" else Isolation(forks=False)
 
 
-def stand_in(mode: str) -> list[str]:
-    """The real process, in which measuring is replaced by what the name of the folder says."""
-    script = f"""
-import os, time
-from pathlib import Path
-from paring.profilers import memory
-memory._measure_here = lambda request: eval({SERVE_THEN}[Path(request["folder"]).name])
-memory._main({mode!r})
-"""
-    return [sys.executable, "-c", script]
-
-
-def folder_named(name: str, small: Path, parent: Path) -> Path:
-    return Path(shutil.copytree(small, parent / name))
-
-
-def test_a_child_that_ends_early_is_explained(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_command", stand_in)
-    with MemoryMeter("cpu", "torch", Workload(), timeout_seconds=2.0) as meter:
-        with pytest.raises(MemoryError, match=r"signal 9.*memory runs out"):
-            meter.measure(folder_named("killed", small, tmp_path))
-        with pytest.raises(MemoryError, match="ran out of memory"):
-            meter.measure(folder_named("out of memory", small, tmp_path))
-        with pytest.raises(MeasurementError, match="exited with 3"):
-            meter.measure(folder_named("gave up", small, tmp_path))
-        with pytest.raises(MeasurementError, match="longer than 2 s"):
-            meter.measure(folder_named("slow", small, tmp_path))
-
-
-def test_a_lone_interpreter_that_ends_early_is_explained(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("weights", "activations"), [(100, 320), (320, 100)])
+def test_weights_and_activations_of_known_size_are_told_apart(
+    isolation: Isolation, known: ModuleType, weights: int, activations: int
 ) -> None:
-    monkeypatch.delattr(os, "fork")
-    with (
-        MemoryMeter("cpu", "torch", Workload(), timeout_seconds=0.2) as meter,
-        pytest.raises(MeasurementError, match="longer than 0 s"),
-    ):
+    load = partial(known.load, weights, activations)
+    found: Memory = isolation.run(memory.memory_of, load, Cpu()).value("measuring")
+    assert found.weights_bytes == pytest.approx(weights * 10**6, rel=0.05)
+    assert found.activations_bytes == pytest.approx(activations * 10**6, rel=0.05)
+    assert found.runtime_bytes + found.weights_bytes + found.activations_bytes == found.peak_bytes
+
+
+@dataclass
+class Instead:
+    """Measures what `load` gives, whatever model is asked for."""
+
+    isolation: Isolation
+    load: Callable[[], Callable[[], torch.Tensor]]
+
+    def run(self, *_: object, before: Any) -> Finding:
+        return self.isolation.run(memory.memory_of, self.load, Cpu(), before=before)
+
+
+@pytest.mark.parametrize(
+    ("stand_in", "seconds", "error", "cause"),
+    [
+        ("hang", 0.5, TimedOutError, r"measuring memory failed: it took longer than 0\.5 s"),
+        ("crash", None, MeasurementError, r"measuring memory failed: .*signal 11 \(Segmentation fault\)"),
+        ("damaged", None, MeasurementError, "finite values, got NaN or infinity in 2 of 3"),
+    ],
+)
+def test_a_child_that_ends_early_is_explained(
+    meter: MemoryMeter,
+    small: Path,
+    known: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    stand_in: str,
+    seconds: float | None,
+    error: type[Exception],
+    cause: str,
+) -> None:
+    load = getattr(known, stand_in)
+    monkeypatch.setattr(meter._isolation, "_allowance", Allowance(seconds))
+    monkeypatch.setattr(meter, "_isolation", Instead(meter._isolation, load))
+    with pytest.raises(error, match=cause):
         meter.measure(small)
-    monkeypatch.setattr(memory, "_command", stand_in)
-    with MemoryMeter("cpu", "torch", Workload()) as meter, pytest.raises(MemoryError, match=r"signal 9.*runs out"):
-        meter.measure(folder_named("killed", small, tmp_path))
+
+
+def test_more_memory_than_allowed_is_out_of_memory(
+    meter: MemoryMeter, large: Path, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = meter.measure(large).peak_bytes - MORE_BYTES // 2
+    monkeypatch.setattr(meter._isolation, "_allowance", Allowance(memory_bytes=allowed))
+    with pytest.raises(MemoryError, match=r"^measuring memory: the process held \d+ MB, more than the \d+ MB it may"):
+        meter.measure(large)
+    assert meter.measure(small).peak_bytes < allowed
+
+
+def test_limits_are_those_given() -> None:
+    meter = MemoryMeter("cpu", "torch", Workload(), timeout_seconds=2.0, memory_limit_bytes=10**9)
+    assert meter._isolation._allowance == Allowance(2.0, 10**9)
+
+
+def test_a_workload_longer_than_the_positions_is_refused(
+    meter: MemoryMeter, small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter, "_workload", Workload(tokens=65))
+    with pytest.raises(MeasurementError, match="the model has 64 positions; the workload asks for 65 tokens"):
+        meter.measure(small)
+
+
+class Gpu:
+    """A GPU of whose memory nothing is left after what is loaded; it says what was done to it."""
+
+    name, torch_device = "cuda:0", torch.device("cuda:0")
+
+    def __init__(self) -> None:
+        self.held, self.peak = 10, 10
+
+    def memory(self) -> tuple[int, int]:
+        return self.held, self.peak
+
+    def restart_peak(self) -> None:
+        self.peak = self.held
+
+    def synchronise(self) -> None:
+        self.peak = 70
+
+
+def test_a_gpu_says_its_total_and_is_left_clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: what torch would say is scripted, what is done about it is ours."""
+    gpu, emptied = Gpu(), []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (30, 100))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: emptied.append(len(kept)))
+
+    class Tensors:
+        """What fills the device."""
+
+    kept: weakref.WeakSet[Tensors] = weakref.WeakSet()
+
+    def load() -> Callable[[], torch.Tensor]:
+        gpu.held = 50
+        return lambda: torch.zeros(1)
+
+    def overflow() -> None:
+        held = Tensors()
+        kept.add(held)
+        raise torch.OutOfMemoryError("tried to allocate 9 GiB")
+
+    found = memory.memory_of(load, gpu)
+    assert found == Memory(70, 10, 50, device_used_bytes=70, device_total_bytes=100)
+    assert (found.weights_bytes, found.activations_bytes) == (40, 20)
+    assert Memory.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert emptied == []
+    with pytest.raises(MemoryError, match="cuda:0 has too little memory: tried to allocate 9 GiB"):
+        memory.memory_of(overflow, gpu)
+    assert emptied == [0]  # when nothing held a tensor any more
+
+
+def test_latencies_of_another_process(small: Path, large: Path, tmp_path: Path) -> None:
+    ask = partial(
+        isolated_latency,
+        baseline="small",
+        device="cpu",
+        runtime="torch",
+        effort=Effort(seconds=0, min_rounds=3, max_rounds=3, calls=1),
+    )
+    found = ask({"small": small, "large": large}, workload=Workload(tokens=16))
+    assert found["small"].ratio == 1
+    assert [len(latency.samples_seconds) for latency in found.values()] == [3, 3]
+    with pytest.raises(TimedOutError, match=r"measuring latency failed: it took longer than 0\.2 s"):
+        ask({"small": small}, workload=Workload(tokens=16), allowance=Allowance(seconds=0.2))
+    with pytest.raises(MeasurementError, match="measuring latency failed: SettingError: the model has 64 positions"):
+        ask({"small": small}, workload=Workload(tokens=65))
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0), (10, -1, 5), (-1, 1, 1)])

@@ -11,14 +11,24 @@ from pathlib import Path
 
 import optuna
 import pytest
+import torch
 from transformers import PreTrainedModel
 
-from paring.errors import BudgetError, MeasurementError, RunError, SearchError, SettingError, StorageError
+from paring.errors import (
+    BudgetError,
+    MeasurementError,
+    RunError,
+    SearchError,
+    SettingError,
+    StorageError,
+    TimedOutError,
+)
 from paring.profilers.machine import Machine
 from paring.profilers.memory import Memory, MemoryMeter
+from paring.profilers.supervision import Allowance
 from paring.profilers.timing import Effort
 from paring.profilers.workload import Workload
-from paring.search import finals, judge, quality
+from paring.search import driver, finals, judge, quality
 from paring.search.data import read_tables
 from paring.search.driver import search
 from paring.search.judge import Judge
@@ -346,6 +356,7 @@ def test_a_second_search_in_the_folder_is_refused(settings: MakeSettings, tmp_pa
         (RuntimeError("boom"), State.FAILED, "RuntimeError: boom"),
         (MeasurementError("the model gave 3 answers"), State.FAILED, "the model gave 3 answers"),
         (MemoryError("killed by signal 9"), State.OUT_OF_MEMORY, "MemoryError: killed by signal 9"),
+        (TimedOutError("it took longer than 9 s"), State.TIMED_OUT, "it took longer than 9 s"),
     ],
 )
 def test_a_bad_candidate_is_a_record_and_the_search_goes_on(
@@ -377,6 +388,37 @@ def test_an_error_of_measuring_is_not_one_of_the_disk(
     assert first.state == State.JUDGED
     assert second.state in (State.FAILED, State.OUT_OF_MEMORY)
     assert "Cannot allocate memory" in second.cause
+
+
+@pytest.mark.parametrize(
+    ("isolation", "state", "cause"),
+    [
+        (Allowance(seconds=0.001), State.TIMED_OUT, r"it took longer than 0\.001 s"),
+        (
+            Allowance(memory_bytes=10**6),
+            State.OUT_OF_MEMORY,
+            r"the process held \d+ MB, more than the 1 MB it may take",
+        ),
+    ],
+)
+def test_what_breaks_its_isolation_is_told_apart(
+    settings: MakeSettings, tmp_path: Path, isolation: Allowance, state: State, cause: str
+) -> None:
+    with pytest.raises(SearchError, match=f"the search cannot go on: .*measuring memory.*{cause}"):
+        search(settings(tmp_path / "run", objectives=("quality", "memory"), isolation=isolation))
+    (trial,) = Record.open(tmp_path / "run").trials()
+    assert trial.state == state and re.search(cause, trial.cause)
+
+
+def test_a_full_gpu_is_emptied(
+    settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emptied: list[int] = []
+    monkeypatch.setattr(driver, "release_device_memory", lambda: emptied.append(len(judgements.plans)))
+    judgements.failures[1] = torch.OutOfMemoryError("tried to allocate 9 GiB")
+    record = search(settings(tmp_path / "run"))
+    assert [trial.state for trial in record.trials()] == [State.JUDGED, State.OUT_OF_MEMORY, State.JUDGED]
+    assert emptied == [2]
 
 
 def test_a_baseline_that_fails_ends_the_search(settings: MakeSettings, tmp_path: Path, judgements: Judgements) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from paring.errors import SettingError
 from paring.profilers.machine import Machine
+from paring.profilers.supervision import Allowance
 from paring.profilers.workload import Workload
 from paring.search.data import read_tables
 from paring.search.settings import Settings
@@ -67,6 +68,24 @@ def test_a_run_gives_its_settings_back(
         str(tmp_path), task, tmp_path, workload=Workload(1, 8, 1, generated=4, beams=2), greedy=Greedy(metric="bleu")
     )
     assert Settings.of_run(described(settings), tmp_path) == settings
+
+
+def test_limits_of_isolation_are_kept_and_may_change(
+    described: Callable[[Settings], dict[str, dict[str, object]]], translations_folder: Path, tmp_path: Path
+) -> None:
+    free = Settings(str(tmp_path), Task("seq2seq", str(translations_folder), "chrf"), tmp_path)
+    tight = replace(free, isolation=Allowance(seconds=None, memory_bytes=10**9))
+    assert Settings.of_run(described(tight), tmp_path) == tight
+    assert described(tight)["identity"] == described(free)["identity"]
+    assert "isolation" not in described(free)["effort"]
+    assert tight.meter()._isolation._allowance == tight.isolation
+
+
+def test_limits_of_isolation_need_a_process_to_limit() -> None:
+    with pytest.raises(
+        SettingError, match=r"process in which memory is measured.*add it to the objectives quality, size"
+    ):
+        Settings("model", READS, Path("out"), objectives=("quality", "size"), isolation=Allowance(seconds=9.0))
 
 
 def test_a_run_from_before_there_was_writing_loads(finished_run: Path) -> None:
