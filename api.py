@@ -105,6 +105,7 @@ def pare(
     modular: Modular | None = None,
     prepared: str | Path | None = None,
     palette: Palette | None = None,
+    latency: str | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -128,6 +129,8 @@ def pare(
         modular: for the axis "assembly": how its layers are trained, in the run folder; None for the defaults.
         prepared: instead, the folder of layers that `prepare` made.
         palette: for the axis "bits": which precisions there are to choose from; None for the defaults.
+        latency: "measured" measures latency and memory of every candidate, "predicted" predicts them from a table
+            that is learned first; None predicts from 100 trials on. The front is measured in any case.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -152,6 +155,7 @@ def pare(
         modular=modular or Modular(),
         prepared=None if prepared is None else Path(prepared),
         palette=palette or Palette(),
+        latency=latency,
     )
     study = Study(search(settings, progress).folder)
     study.report()

@@ -20,6 +20,13 @@ from .tasks import Task, load
 from .training import Training
 from .workbench import SCORERS, Greedy
 
+# How the latency and memory of candidates may be found.
+LATENCIES = ("predicted", "measured")
+# From so many trials on, candidates are predicted. To learn the table takes as long as measuring some 25 to 40
+# candidates (60 to 90 s, where a candidate's latency and memory take 2 to 4 s), and up to eight more models are then
+# measured whole because a prediction may err (about 60 s): below some 60 trials measuring each is quicker, and exact.
+_TRIALS_TO_PREDICT = 100
+_MINUTES_TO_PREDICT = 15.0
 # Tokens of a request whose length the user did not say.
 _GENERATED = 32
 
@@ -47,6 +54,8 @@ class Settings:
         modular: how modular layers are trained, where the axis "assembly" is searched and none are prepared.
         palette: which precisions may be chosen, where the axis "bits" is searched.
         prepared: the folder of modular layers that `paring prepare` made; None to train them in the run folder.
+        latency: how latency and memory of candidates are found: "measured", one by one, or "predicted" from a table
+            that is learned first; None predicts where the search is long enough to pay. The front is always measured.
     """
 
     model: str
@@ -66,6 +75,7 @@ class Settings:
     modular: Modular = field(default_factory=Modular)
     palette: Palette = field(default_factory=Palette)
     prepared: Path | None = None
+    latency: str | None = None
 
     def __post_init__(self) -> None:
         # In their standing order, whatever order they were given in.
@@ -79,6 +89,8 @@ class Settings:
                 raise SettingError(f"{name} must be above 0, got {value}.")
         if self.seed < 0:
             raise SettingError(f"the seed must be at least 0, got {self.seed}.")
+        if self.latency is not None and self.latency not in LATENCIES:
+            raise SettingError.unknown("way to find latencies", self.latency, LATENCIES)
         if self.greedy.scorer not in SCORERS:
             raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
         sampler(self.sampler, seed=self.seed)
@@ -97,6 +109,17 @@ class Settings:
     def measured(self) -> set[str]:
         """What must be measured of every candidate: objectives, and what the budget bounds."""
         return {*self.objectives, *self.budget.needed()}
+
+    @property
+    def predicts(self) -> bool:
+        """Whether candidates are predicted rather than measured, where that can be done."""
+        if "latency" not in self.measured:
+            return False
+        if self.latency is not None:
+            return self.latency == "predicted"
+        if self.trials is not None:
+            return self.trials >= _TRIALS_TO_PREDICT
+        return self.minutes is not None and self.minutes >= _MINUTES_TO_PREDICT
 
     @classmethod
     def of_run(cls, described: Mapping[str, Any], out: Path) -> Self:
@@ -124,6 +147,7 @@ class Settings:
             sampler=identity["sampler"],
             greedy=Greedy(**greedy),
             palette=Palette.from_json(identity["palette"]) if "palette" in identity else Palette(),
+            latency=described["effort"].get("latency"),
             **_modular_of_run(described),
         )
 
@@ -157,7 +181,7 @@ class Settings:
         return {
             "identity": identity,
             "sources": {"model": _lasting(self.model), "data": _lasting(data), **prepared},
-            "effort": {"trials": self.trials, "minutes": self.minutes},
+            "effort": {"trials": self.trials, "minutes": self.minutes, "latency": self.latency},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
 
