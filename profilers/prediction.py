@@ -2,16 +2,16 @@
 
 A cost (latency or peak memory, in units of the original's) is the sum over the features of `profilers/counting.py`,
 each times a weight. Weights have the priors written there, so fewer plans than features are enough, and what was
-measured decides where it says something. Errors are relative, as noise is. The width of the noise, and how much pairs
-of features may say, are those under which what was measured is likeliest ([MacKay1992]).
+measured decides where it says something. Errors are relative, as noise is. The width of the noise, and how much single
+kinds, tables and pairs of Linears may say, are those under which what was measured is likeliest ([MacKay1992]).
 
 Every plan measured is also predicted from all others, which has a closed form: intervals of predictions are scaled by
-these leave-one-out errors. The two widths are chosen on all plans, so the errors are a little on the side of hope.
+these leave-one-out errors. The widths are chosen on all plans, so these errors are a little on the side of hope.
 
 [MacKay1992]: MacKay, "Bayesian interpolation", Neural Computation 4(3), 1992.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -27,8 +27,8 @@ from .counting import is_refinement, prior_of
 Counts = Mapping[str, float]
 
 _NOISES = (0.003, 0.006, 0.01, 0.02, 0.03, 0.05)
-# What the priors of refinements are multiplied by; 0 leaves them out.
-_REFINED = (0.0, 0.5, 2.0)
+# What the priors of some features are multiplied by, tried in all combinations; 0 leaves them out.
+_SCALES = {"pair": (0.0, 0.5, 2.0), "kind": (0.1, 0.3, 1.0), "outside": (0.1, 1.0, 10.0)}
 _LEAST_PLANS = 8
 _CONFIDENCE = 0.95
 
@@ -173,10 +173,7 @@ class CostModel:
         self.features = tuple(sorted({name for one in counts for name in one}))
         self._places = {name: place for place, name in enumerate(self.features)}
         design = np.array([self._row(one) for one in counts]) / costs[:, None]
-        plain = np.array([prior_of(name) for name in self.features])
-        refined = np.array([is_refinement(name) for name in self.features])
-        scaled = [np.where(refined, scale * plain, plain) for scale in _REFINED]
-        fits = [(priors, ridge(design * priors, noise)) for priors, noise in product(scaled, _NOISES)]
+        fits = [(priors, ridge(design * priors, noise)) for priors, noise in product(_priors(self.features), _NOISES)]
         self._priors, best = max(fits, key=lambda fit: fit[1].evidence)
         self.left_out = tuple(best.left_out.tolist())
         self._weights, self._inverse = best.weights * self._priors, best.inverse
@@ -221,6 +218,14 @@ class CostModel:
             if name in self._places:
                 row[self._places[name]] = amount
         return row
+
+
+def _priors(features: Sequence[str]) -> Iterator[np.ndarray]:
+    """The priors of features, their scales in all combinations."""
+    plain = np.array([prior_of(name) for name in features])
+    for scales in product(*_SCALES.values()):
+        by_group = dict(zip(_SCALES, scales, strict=True))
+        yield plain * np.array([by_group.get(name.partition(":")[0], 1.0) for name in features])
 
 
 def ridge(design: np.ndarray, noise: float) -> Ridge:
