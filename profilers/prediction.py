@@ -26,8 +26,11 @@ from .counting import is_refinement, prior_of
 
 Counts = Mapping[str, float]
 
-_NOISES = (0.003, 0.006, 0.01, 0.02, 0.03, 0.05)
-# What the priors of some features are multiplied by, tried in all combinations; 0 leaves them out.
+_NOISES = (0.001, 0.004, 0.01, 0.02, 0.04)
+# What all priors but that of the fixed part are multiplied by: a process that serves a model holds much that no plan
+# changes, so of its memory all the rest decides little.
+_REST = (0.1, 1.0)
+# What the priors of some features are multiplied by beside that, tried in all combinations; 0 leaves them out.
 _SCALES = {"pair": (0.0, 0.5, 2.0), "kind": (0.1, 0.3, 1.0), "outside": (0.1, 1.0, 10.0)}
 _LEAST_PLANS = 8
 _CONFIDENCE = 0.95
@@ -223,9 +226,10 @@ class CostModel:
 def _priors(features: Sequence[str]) -> Iterator[np.ndarray]:
     """The priors of features, their scales in all combinations."""
     plain = np.array([prior_of(name) for name in features])
-    for scales in product(*_SCALES.values()):
+    groups = [name.partition(":")[0] for name in features]
+    for rest, *scales in product(_REST, *_SCALES.values()):
         by_group = dict(zip(_SCALES, scales, strict=True))
-        yield plain * np.array([by_group.get(name.partition(":")[0], 1.0) for name in features])
+        yield plain * np.array([1.0 if group == "fixed" else rest * by_group.get(group, 1.0) for group in groups])
 
 
 def ridge(design: np.ndarray, noise: float) -> Ridge:

@@ -206,8 +206,8 @@ class _Lesson:
         return {name: found[name].ratio for name in loaded}
 
     def _weigh(self, session: Sequence[Plan], *, allowed: float) -> None:
-        """Measures peaks of memory: of all plans of the first session, of every second one later while time allows."""
-        for plan in (session[::2] if self._peaks else session) if self._meter is not None else ():
+        """Measures peaks of memory: of every second plan, beginning with the original, while time allows."""
+        for plan in session[::2] if self._meter is not None else ():
             if len(self._peaks) >= _LEAST_PEAKS and self._meter_seconds > allowed:
                 return
             begun = time.monotonic()

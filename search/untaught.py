@@ -62,12 +62,16 @@ class UntaughtBench:
         return RemovalOrder(tuple(order), (ORIGINAL_WEIGHTS,) * len(order))
 
     def modular_layers(self) -> Material:
-        """Copies of originals: of the right shapes."""
+        """Copies of originals: of the right shapes, and each with numbers of its own, as shared ones stay in caches."""
+        return self.remember("modular layers", self._copies)
+
+    def _copies(self) -> Material:
         found: dict[str, Mapping[str, Tensor]] = {}
         for stack in self.anatomy.stacks:
-            layer = self._model.get_submodule(f"{stack.path}.{stack.n_layers - 1}")
-            state = {name: tensor.detach() for name, tensor in layer.state_dict().items()}
-            found.update({f"{stack.name}.{modular}": state for modular in modular_layers(stack)})
+            # The last, since the first layer of T5 holds what belongs to its place.
+            layer = self._model.get_submodule(f"{stack.path}.{stack.n_layers - 1}").state_dict()
+            for modular in modular_layers(stack):
+                found[f"{stack.name}.{modular}"] = {name: tensor.detach().clone() for name, tensor in layer.items()}
         return found
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:

@@ -32,7 +32,7 @@ from paring.search.trial import State, Trial
 from paring.search.untaught import UntaughtBench, drawn_choice
 from paring.search.workbench import LocalWorkbench
 from paring.spaces.anatomy import anatomy_of
-from paring.spaces.artefact import stored_bytes
+from paring.spaces.artefact import save, stored_bytes
 from paring.spaces.plan import Layer, Plan, Slot, Stack
 from paring.spaces.space import Space
 
@@ -115,6 +115,17 @@ def test_an_untaught_model_takes_the_bytes_of_the_taught_one(
     for _ in range(4):
         plan = space.resolve(drawn_choice(space, draw), bench)
         assert stored_bytes(bench.build(plan)) == stored_bytes(taught.build(plan))  # type: ignore[attr-defined]
+
+
+def test_untaught_layers_are_each_their_own(
+    make_model: Callable[..., PreTrainedModel], make_bench: Callable[[PreTrainedModel], object], tmp_path: Path
+) -> None:
+    bench = untaught(make_model("bert", layers=6), make_bench)
+    slots = (Slot(Layer(0, 2)), Slot(Layer(1, 2)), Slot(Layer(4)), Slot(Layer(5)))
+    plan = Plan((Stack("encoder", slots),))
+    built = bench.build(plan)
+    assert len({weight.data_ptr() for weight in built.state_dict().values()}) == len(built.state_dict())
+    save(built, plan, tmp_path, original=built.config)
 
 
 def test_weights_of_a_trained_plan_need_not_be_there(
