@@ -7,8 +7,9 @@ is covered already, since the multiply-adds that factors leave out are counted.
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
+from math import prod
 from typing import Any, Self
 
 from torch import nn
@@ -27,9 +28,14 @@ PRIORS: Mapping[str, float] = {
     "kind": 0.5,
     "between": 1.0,
     "outside": 0.03,
+    "tables": 1.0,
     "pair": 0.05,
 }
 REFINEMENTS = ("pair",)
+# What memory goes by: bytes, of which a matrix has as many whatever its kind. What latency goes by: all the rest, since
+# looking up takes as long in a large table as in a small one.
+OF_MEMORY = ("fixed", "layers", "products", "left out", "between", "tables")
+OF_LATENCY = tuple(group for group in PRIORS if group != "tables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +45,12 @@ class Shapes:
     Attributes:
         layers: stack -> how many layers the original has.
         linears: stack -> kind of Linear -> rows and columns.
+        outside: kind of table or Linear outside the stacks -> rows and columns.
     """
 
     layers: Mapping[str, int]
     linears: Mapping[str, Mapping[str, tuple[int, int]]]
+    outside: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, model: nn.Module, anatomy: Anatomy) -> Self:
@@ -58,12 +66,14 @@ class Shapes:
             }
             for stack in anatomy.stacks
         }
-        return cls({stack.name: stack.n_layers for stack in anatomy.stacks}, linears)
+        outside = {kind: _shape(model.get_submodule(path)) for kind, path in anatomy.outside.items()}
+        return cls({stack.name: stack.n_layers for stack in anatomy.stacks}, linears, outside)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         linears = {stack: {kind: list(shape) for kind, shape in of.items()} for stack, of in self.linears.items()}
-        return {"layers": dict(self.layers), "linears": linears}
+        outside = {kind: list(shape) for kind, shape in self.outside.items()}
+        return {"layers": dict(self.layers), "linears": linears, "outside": outside}
 
 
 def counted(plan: Plan, shapes: Shapes) -> dict[str, float]:
@@ -84,19 +94,27 @@ def counted(plan: Plan, shapes: Shapes) -> dict[str, float]:
                 found[name] += share * amount
         for name in _neighbours(slots, list(shapes.linears[stack.name])):
             found[f"pair: {stack.name} {name}"] += share
+    whole = sum(rows * columns for rows, columns in shapes.outside.values())
     for kind, treatment in plan.outside.items:
         found[f"outside: {kind} {_words(treatment)}"] += 1
+        if kind in shapes.outside:
+            found[f"tables: {_words(treatment)}"] += prod(shapes.outside[kind]) / whole
     return dict(found)
+
+
+def group_of(feature: str) -> str:
+    """Which kind of feature it is, one of `PRIORS`."""
+    return feature.partition(":")[0]
 
 
 def prior_of(feature: str) -> float:
     """How far a feature may plausibly move the cost."""
-    return PRIORS[feature.partition(":")[0]]
+    return PRIORS[group_of(feature)]
 
 
 def is_refinement(feature: str) -> bool:
     """Whether a cost can be predicted without having seen it, if less surely."""
-    return feature.partition(":")[0] in REFINEMENTS
+    return group_of(feature) in REFINEMENTS
 
 
 def _of_slot(slot: Slot, stack: str, linears: Mapping[str, tuple[int, int]]) -> Iterator[tuple[str, float]]:
@@ -145,5 +163,6 @@ def _words(treatment: Treatment) -> str:
 
 
 def _shape(part: nn.Module) -> tuple[int, int]:
-    assert isinstance(part, nn.Linear)
-    return part.out_features, part.in_features
+    assert isinstance(part, nn.Linear | nn.Embedding)
+    rows, columns = part.weight.shape
+    return int(rows), int(columns)

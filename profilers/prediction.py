@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import t
 
 from ..errors import MeasurementError
-from .counting import is_refinement, prior_of
+from .counting import OF_LATENCY, OF_MEMORY, group_of, is_refinement, prior_of
 
 Counts = Mapping[str, float]
 
@@ -158,12 +158,15 @@ class CostModel:
         left_out: relative error of each plan learned from when it is predicted from all others.
     """
 
-    def __init__(self, counts: Sequence[Counts], ratios: Sequence[float]) -> None:
-        """Fits, in milliseconds.
+    def __init__(
+        self, counts: Sequence[Counts], ratios: Sequence[float], *, groups: Sequence[str] = OF_LATENCY
+    ) -> None:
+        """Fits, in a tenth of a second.
 
         Args:
             counts: of every plan measured, from `counted`.
             ratios: what each costs, in units of the original's; finite and above 0.
+            groups: the kinds of features that this cost goes by.
 
         Raises:
             MeasurementError: if there are too few plans, or a cost is not finite and positive.
@@ -173,7 +176,8 @@ class CostModel:
             raise MeasurementError(f"costs are learned from at least {_LEAST_PLANS} plans, got {len(counts)}.")
         if not (np.isfinite(costs).all() and (costs > 0).all()):
             raise MeasurementError(f"costs to learn from are finite and above 0, got {costs.min()} to {costs.max()}.")
-        self.features = tuple(sorted({name for one in counts for name in one}))
+        self._groups = frozenset(groups)
+        self.features = tuple(sorted({name for one in counts for name in one if group_of(name) in self._groups}))
         self._places = {name: place for place, name in enumerate(self.features)}
         design = np.array([self._row(one) for one in counts]) / costs[:, None]
         fits = [(priors, ridge(design * priors, noise)) for priors, noise in product(_priors(self.features), _NOISES)]
@@ -201,7 +205,8 @@ class CostModel:
             UnseenError: if the plan has something that no plan measured had, or lies so far from them that no
                 positive cost is predicted.
         """
-        unseen = sorted(name for name in counts if name not in self._places and not is_refinement(name))
+        unknown = (name for name in counts if name not in self._places and group_of(name) in self._groups)
+        unseen = sorted(name for name in unknown if not is_refinement(name))
         if unseen:
             raise UnseenError(f"no plan measured had {', '.join(unseen)}; measure this one.")
         row = self._row(counts)
@@ -226,7 +231,7 @@ class CostModel:
 def _priors(features: Sequence[str]) -> Iterator[np.ndarray]:
     """The priors of features, their scales in all combinations."""
     plain = np.array([prior_of(name) for name in features])
-    groups = [name.partition(":")[0] for name in features]
+    groups = [group_of(name) for name in features]
     for rest, *scales in product(_REST, *_SCALES.values()):
         by_group = dict(zip(_SCALES, scales, strict=True))
         yield plain * np.array([1.0 if group == "fixed" else rest * by_group.get(group, 1.0) for group in groups])
@@ -288,7 +293,8 @@ class Table:
     def memory(self) -> CostModel | None:
         """Fits peaks of memory; None where none were measured."""
         known = [(one.counts, one.memory) for one in self.measured if one.memory is not None]
-        return CostModel([counts for counts, _ in known], [peak for _, peak in known]) if known else None
+        counts, peaks = [of for of, _ in known], [peak for _, peak in known]
+        return CostModel(counts, peaks, groups=OF_MEMORY) if known else None
 
     def to_json(self) -> dict[str, Any]:
         """What was measured; fits are made anew, they take milliseconds."""

@@ -4,13 +4,14 @@ import json
 import random
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
 from paring.errors import MeasurementError
-from paring.profilers.counting import Shapes, counted
+from paring.profilers.counting import OF_MEMORY, Shapes, counted
 from paring.profilers.memory import Memory
 from paring.profilers.prediction import (
     CostModel,
@@ -200,6 +201,25 @@ def test_counts_are_shares_of_the_original() -> None:
     )
 
 
+def test_tables_count_by_their_size() -> None:
+    shapes = replace(SHAPES, outside={"embeddings": (90, 10), "positions": (10, 10)})
+    outside = Treatments.of({"embeddings": Treatment(precision=Precision(8))})
+    found = counted(Plan((Stack("encoder", (Slot(Layer(0)),)),), outside), shapes)
+    assert (found["outside: embeddings w8"], found["tables: w8"]) == (1, 0.9)
+
+
+def test_memory_goes_by_bytes_whatever_their_kind() -> None:
+    draw = random.Random(0)
+    counts = [counted(drawn_plan(draw), SHAPES) for _ in range(20)]
+    peaks = [0.7 + 0.3 * one["layers: encoder"] - 0.1 * one.get("products: encoder w8a8", 0.0) for one in counts]
+    memory = CostModel(counts, peaks, groups=OF_MEMORY)
+    assert not any(name.startswith("kind:") for name in memory.features)
+    slot = Slot(Layer(0), Treatments.of({"an unheard of kind": Treatment(precision=INT8)}))
+    plan = Plan((Stack("encoder", (slot,)),))
+    shapes = replace(SHAPES, linears={"encoder": {"an unheard of kind": (1, 1)}})
+    assert memory.predict(counted(plan, shapes)).ratio == pytest.approx(0.7 + 0.05 - 0.1 / 6, rel=0.01)
+
+
 def test_a_pair_reaches_from_one_layer_to_the_next() -> None:
     both = Treatments.of({kind: Treatment(precision=INT8) for kind in ("query", "ffn_out")})
     plan = Plan((Stack("encoder", (Slot(Layer(0), both), Slot(None), Slot(Layer(2), both))),))
@@ -223,4 +243,5 @@ def test_shapes_are_read_from_any_model(make_model: Callable[..., PreTrainedMode
         {"fixed: request": 1.0, **{f"layers: {stack.name}": 1.0 for stack in anatomy.stacks}}
     )
     assert shapes.linears["encoder"]["ffn_in"] == (64, 32)
+    assert shapes.outside["embeddings"] == (64, 32)
     json.dumps(shapes.to_json())
