@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import MeasurementError
+from .estimates import PredictedLatency, PredictedMemory
 from .memory import Memory
-from .prediction import PredictedLatency, PredictedMemory
 from .timing import Latency
 
 

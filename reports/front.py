@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import RunError
-from ..profilers.prediction import PredictedLatency
+from ..profilers.estimates import PredictedLatency
 from ..profilers.profile import Profile
 from ..search.objectives import Limits, Measures
 from ..search.quality import Difference, Quality

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from ..profilers.counting import Shapes, counted, prior_of
+from ..profilers.counting import Shapes, counted, is_refinement, prior_of
 from ..profilers.memory import MemoryMeter
 from ..profilers.prediction import Measured, Table
 from ..profilers.runtimes import Executable
@@ -41,7 +41,7 @@ _FREE_SHARE = 0.25
 # Of the time, for peaks of memory; and so many in any case, since fewer say nothing.
 _SHARE_OF_PEAKS, _LEAST_PEAKS = 0.4, 8
 # Of plans drawn at random, from which those that say most are taken.
-_DRAWN = 400
+_DRAWN, _UNIFORM = 400, 50
 # Relative noise that the choice of plans reckons with.
 _NOISE = 0.02
 
@@ -121,8 +121,9 @@ def cost_table(
 def telling_plans(space: Space, bench: UntaughtBench, shapes: Shapes, *, count: int, seed: int) -> list[Plan]:
     """The plans to measure, those that say most about all features first.
 
-    Greedily D-optimal: each next plan is the one whose cost is least sure given all before it, of the uniform ones,
-    those where one parameter alone is changed for all slots, and many drawn at random.
+    Every second one is greedily D-optimal: the plan whose cost is least sure given all before it, those with features
+    that none had yet first. The others are as they are drawn, like what a search proposes: errors left out, which say
+    what a prediction is worth, would otherwise be those of extremes.
 
     Args:
         space: what is searched.
@@ -132,25 +133,27 @@ def telling_plans(space: Space, bench: UntaughtBench, shapes: Shapes, *, count: 
         seed: of the random ones.
 
     Returns:
-        The original first; no two alike in their features.
+        The original first; no plan twice.
     """
     draw = random.Random(seed)
-    choices = [space.identity(), *space.uniform_choices()[:50], *(drawn_choice(space, draw) for _ in range(_DRAWN))]
-    plans = {plan.fingerprint: plan for plan in (space.resolve(choice, bench) for choice in choices)}
-    pool = list(plans.values())
+    drawn = [drawn_choice(space, draw) for _ in range(_DRAWN)]
+    choices = [space.identity(), *drawn, *space.uniform_choices()[:_UNIFORM]]
+    pool = list({plan.fingerprint: plan for plan in (space.resolve(choice, bench) for choice in choices)}.values())
     counts = [counted(plan, shapes) for plan in pool]
     features = sorted({name for one in counts for name in one})
     design = np.array([[one.get(name, 0.0) * prior_of(name) for name in features] for one in counts])
+    has = (design != 0) & ~np.array([is_refinement(name) for name in features])
     # Errors are relative: what is small is measured as exactly as what is large.
     sizes = np.array([0.1 + _layers(one) for one in counts])
     design /= _NOISE * sizes[:, None] / sizes[0]
     inverse, picked = np.eye(len(features)), [0]
-    for _ in range(min(count, len(pool)) - 1):
+    while len(picked) < min(count, len(pool)):
         last = inverse @ design[picked[-1]]
         inverse -= np.outer(last, last) / (1 + design[picked[-1]] @ last)
-        open_variance = np.einsum("ij,jk,ik->i", design, inverse, design)
-        open_variance[picked] = -1
-        picked.append(int(open_variance.argmax()))
+        fresh = (has & ~has[picked].any(axis=0)).sum(axis=1)
+        variance = ((design @ inverse) * design).sum(axis=1)
+        order = np.lexsort((-variance, -fresh)) if len(picked) % 2 else range(len(pool))
+        picked.append(next(int(place) for place in order if place not in picked))
     return [pool[place] for place in picked]
 
 

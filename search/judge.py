@@ -4,8 +4,9 @@ from functools import partial
 
 from transformers import PreTrainedModel
 
+from ..profilers.estimates import PredictedLatency, PredictedMemory
 from ..profilers.memory import Memory, MemoryMeter
-from ..profilers.prediction import PredictedLatency, PredictedMemory, UnseenError
+from ..profilers.prediction import UnseenError
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
 from ..profilers.timing import Effort, Latency, measure

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..profilers.prediction import PredictedLatency, PredictedMemory
+from ..profilers.estimates import PredictedLatency, PredictedMemory
 from .objectives import Limits, Measures
 from .trial import State, Trial
 

@@ -5,7 +5,8 @@ from typing import Any, Self
 
 from ..errors import MeasurementError
 from ..profilers.counting import Shapes, counted
-from ..profilers.prediction import CostModel, PredictedLatency, PredictedMemory, Table, UnseenError
+from ..profilers.estimates import PredictedLatency, PredictedMemory
+from ..profilers.prediction import CostModel, Table, UnseenError
 from ..spaces.plan import Plan
 
 # Mean relative leave-one-out error above which candidates are measured instead.

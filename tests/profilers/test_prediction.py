@@ -12,17 +12,9 @@ from transformers import PreTrainedModel
 
 from paring.errors import MeasurementError
 from paring.profilers.counting import OF_MEMORY, Shapes, counted
+from paring.profilers.estimates import Estimate, PredictedLatency, PredictedMemory
 from paring.profilers.memory import Memory
-from paring.profilers.prediction import (
-    CostModel,
-    Estimate,
-    Measured,
-    PredictedLatency,
-    PredictedMemory,
-    Table,
-    UnseenError,
-    ridge,
-)
+from paring.profilers.prediction import CostModel, Measured, Table, UnseenError, ridge
 from paring.profilers.profile import Profile
 from paring.profilers.timing import Latency
 from paring.spaces.anatomy import anatomy_of

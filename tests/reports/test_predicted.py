@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from paring.profilers.prediction import PredictedLatency
+from paring.profilers.estimates import PredictedLatency
 from paring.reports.front import front_of, row_of, table_of
 from paring.reports.page import write_report
 from paring.reports.tables import render

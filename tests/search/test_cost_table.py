@@ -11,8 +11,9 @@ from transformers import PreTrainedModel
 
 from paring.errors import MeasurementError
 from paring.profilers.counting import Shapes, counted
+from paring.profilers.estimates import PredictedLatency, PredictedMemory
 from paring.profilers.memory import Memory, MemoryMeter
-from paring.profilers.prediction import Measured, PredictedLatency, PredictedMemory, Table, UnseenError
+from paring.profilers.prediction import Measured, Table, UnseenError
 from paring.profilers.profile import Profile
 from paring.profilers.timing import Effort, Latency
 from paring.profilers.workload import Workload
