@@ -107,6 +107,7 @@ def pare(
     prepared: str | Path | None = None,
     palette: Palette | None = None,
     isolation: Allowance | None = None,
+    latency: str | None = None,
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -131,6 +132,8 @@ def pare(
         prepared: instead, the folder of layers that `prepare` made.
         palette: for the axis "bits": which precisions there are to choose from; None for the defaults.
         isolation: what the process may take in which a candidate's memory is measured; None for 300 seconds.
+        latency: "measured" measures latency and memory of every candidate, "predicted" predicts them from a table
+            that is learned first; None predicts from 100 trials on. The front is measured in any case.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -156,6 +159,7 @@ def pare(
         prepared=None if prepared is None else Path(prepared),
         palette=palette or Palette(),
         isolation=isolation or ISOLATION,
+        latency=latency,
     )
     study = Study(search(settings, progress).folder)
     study.report()

@@ -6,7 +6,7 @@ Exit codes: 0 done, 1 it could not be done, 2 something given cannot work, 130 i
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -78,6 +78,12 @@ def search(
     calibration: given.Calibration = "least_error",
     isolate_seconds: given.IsolateSeconds = 300.0,
     isolate_memory_mb: given.IsolateMemory = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            help="Of candidates: measured, or predicted from a table that is learned first; from 100 trials on."
+        ),
+    ] = None,
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
@@ -121,6 +127,7 @@ def search(
         prepared=prepared,
         palette=given.palette(precisions, table_precisions, intermediates, calibration),
         isolation=Allowance(isolate_seconds, None if isolate_memory_mb is None else round(isolate_memory_mb * 1e6)),
+        latency=latency,
         progress=Terminal(),
     )
     _show_answer(study.record.folder)
@@ -249,6 +256,7 @@ def _show_answer(run: Path) -> None:
     study = Study(run)
     front = study.whole_front
     typer.echo(render(front, "table", console=_wide_console()), nl=False)
+    _tell_prediction(study.record.prediction)
     try:
         chosen = study.pick()
         typer.echo(f"Deploy: {one_line(chosen.point, front.baseline)}")
@@ -256,6 +264,15 @@ def _show_answer(run: Path) -> None:
     except BudgetError as error:
         typer.echo(str(error))
     typer.echo(f"Report: {run / 'report.html'}")
+
+
+def _tell_prediction(facts: dict[str, Any] | None) -> None:
+    """How candidates were predicted, or why they were not though that was wanted."""
+    if facts is not None and "refused" in facts:
+        typer.echo(f"Every candidate was measured: {facts['refused']}")
+    elif facts is not None:
+        learned = f"{facts['plans']} models measured in {facts['seconds']:.0f} s"
+        typer.echo(f"Candidates were predicted from {learned}, with a mean error of {facts['latency_error']:.1%}.")
 
 
 def _wide_console() -> Console:

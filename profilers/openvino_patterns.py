@@ -84,9 +84,10 @@ def _unmark(operation: Any) -> None:
 
 
 def _raise(rounding: Any) -> None:
-    """Rounds a tensor with one range before it is cut into heads, not after: there it is one with the product before."""
+    """Rounds a tensor before it is cut into heads, not after: there it is one with the product before."""
     first = last = rounding.input_value(0).get_node()
-    if first.get_type_name() not in _MOVES or any(rounding.input(port).get_shape() for port in range(1, 5)):
+    ranges = [rounding.input(port).get_shape() for port in range(1, 5)]
+    if first.get_type_name() not in _MOVES or any(side != 1 for shape in ranges for side in shape):
         return
     while _moves_alone(first.input_value(0)):
         first = first.input_value(0).get_node()

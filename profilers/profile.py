@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import MeasurementError
+from .estimates import PredictedLatency, PredictedMemory
 from .memory import Memory
 from .timing import Latency
 
@@ -18,8 +19,8 @@ class Profile:
         kernels: which of its quantised parts ran on integer kernels.
         machine: fingerprint of the machine.
         workload: in words.
-        latency: of one request beside the baseline; None if not asked for.
-        memory: of a fresh process that serves it; None if not asked for.
+        latency: of one request beside the baseline, measured or predicted; None if not asked for.
+        memory: of a fresh process that serves it, measured or predicted; None if not asked for.
         first_token: of a request that ends after its first token, beside the baseline's; None if not measured.
         seconds_per_token: for every further token of the request; None if not measured, or lost in the noise.
     """
@@ -28,14 +29,19 @@ class Profile:
     kernels: str
     machine: str
     workload: str
-    latency: Latency | None = None
-    memory: Memory | None = None
+    latency: Latency | PredictedLatency | None = None
+    memory: Memory | PredictedMemory | None = None
     first_token: Latency | None = None
     seconds_per_token: float | None = None
 
     def __post_init__(self) -> None:
         if self.stored_bytes <= 0:
             raise MeasurementError(f"a model takes more than no bytes, got {self.stored_bytes}.")
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether latency or memory was predicted, not measured."""
+        return isinstance(self.latency, PredictedLatency) or isinstance(self.memory, PredictedMemory)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -59,8 +65,8 @@ class Profile:
             data["kernels"],
             data["machine"],
             data["workload"],
-            None if latency is None else Latency.from_json(latency),
-            None if memory is None else Memory.from_json(memory),
+            None if latency is None else (PredictedLatency if "predicted" in latency else Latency).from_json(latency),
+            None if memory is None else (PredictedMemory if "predicted" in memory else Memory).from_json(memory),
             None if first is None else Latency.from_json(first),
             data.get("seconds_per_token"),
         )

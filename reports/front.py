@@ -1,22 +1,25 @@
 """The Pareto front of a run: the points of all candidates, those that no other beats, and their hypervolume."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from ..errors import RunError
+from ..profilers.estimates import PredictedLatency
 from ..profilers.profile import Profile
 from ..search.objectives import Limits, Measures
 from ..search.quality import Difference, Quality
 from ..search.study import Record
-from ..search.trial import Final, Trial
+from ..search.trial import Final, State, Trial
 from ..spaces.plan import Plan
 
 # The hypervolume counts only what loses less than this part of the baseline's quality and costs no more than it.
 REFERENCE_LOSS = 0.1
 _MILLISECONDS, _MEGABYTES = 1e3, 1e-6
+# The column of what the search predicted, beside what was measured; only where candidates were predicted.
+PREDICTED = "predicted_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Point:
         gain: of quality over the baseline's, with a paired interval; None where only searched.
         search_quality: on the search split, for comparison; None where it was not judged there.
         is_baseline: whether it is the original.
+        predicted_seconds: what the search took its latency for, where it was predicted; None where it was measured.
     """
 
     plan: Plan
@@ -40,6 +44,12 @@ class Point:
     gain: Difference | None
     search_quality: float | None
     is_baseline: bool
+    predicted_seconds: float | None = None
+
+    @property
+    def is_predicted(self) -> bool:
+        """Whether its own numbers are predictions: a front that was not measured whole yet."""
+        return self.profile.is_predicted
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +92,8 @@ def front_of(record: Record) -> Front:
     if baseline is None:
         raise RunError(f"no trial of {record.folder} has numbers yet; go on with the same `paring search` command.")
     objectives = tuple(record.settings["identity"]["objectives"])
-    allowed = {trial.plan.fingerprint for trial in record.trials() if trial.plan and trial.state == "judged"}
-    fit = [point for point in points if point.plan.fingerprint in allowed]
+    budget = Limits(**record.settings["identity"]["budget"])
+    fit = [point for point in points if _is_allowed(point, trials.get(point.plan.fingerprint), budget)]
     values = np.array([[point.measures.minimised(name) for name in objectives] for point in fit])
     mask = non_dominated(values.reshape(len(fit), len(objectives)))
     members = sorted((point for point, stays in zip(fit, mask, strict=True) if stays), key=_cost, reverse=True)
@@ -96,8 +106,18 @@ def front_of(record: Record) -> Front:
         tuple(point for point in points if point not in members),
         hypervolume_of(members, baseline, objectives),
         _ties(members),
-        Limits(**record.settings["identity"]["budget"]),
+        budget,
     )
+
+
+def _is_allowed(point: Point, trial: Trial | None, budget: Limits) -> bool:
+    """Whether a point keeps the budget: by what the search measured, or where that was a guess by what it costs."""
+    if trial is None or trial.profile is None or trial.measures is None:
+        return False
+    if not trial.profile.is_predicted:
+        return trial.state == State.JUDGED
+    late, memory = point.measures.latency_seconds, point.measures.memory_bytes
+    return budget.are_kept(replace(trial.measures, latency_seconds=late, memory_bytes=memory))
 
 
 def non_dominated(values: np.ndarray) -> np.ndarray:
@@ -163,7 +183,8 @@ def hypervolume_of(members: Sequence[Point], baseline: Point, objectives: Sequen
 def table_of(front: Front) -> pd.DataFrame:
     """The members, one per row, in the units people read: milliseconds and megabytes (1 MB = 1,000,000 bytes)."""
     rows = [{**row_of(point, front.baseline), "tie": tie} for point, tie in zip(front.members, front.ties, strict=True)]
-    return pd.DataFrame(rows, columns=[*row_of(front.baseline, front.baseline), "tie"])
+    guessed = [PREDICTED] if any(PREDICTED in row for row in rows) else []
+    return pd.DataFrame(rows, columns=[*row_of(front.baseline, front.baseline), *guessed, "tie"])
 
 
 def row_of(point: Point, baseline: Point) -> dict[str, object]:
@@ -191,6 +212,7 @@ def row_of(point: Point, baseline: Point) -> dict[str, object]:
         "split": point.quality.split,
         "fingerprint": point.plan.fingerprint,
         "is_baseline": point.is_baseline,
+        **({} if point.predicted_seconds is None else {PREDICTED: point.predicted_seconds * _MILLISECONDS}),
     }
 
 
@@ -209,14 +231,21 @@ def _final_point(final: Final, trials: dict[str, Trial]) -> Point:
     trial = trials.get(final.plan.fingerprint)
     searched = None if trial is None or trial.quality is None else trial.quality.value
     is_baseline = final.plan.is_identity
-    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline)
+    guessed = None if trial is None else _predicted_seconds(trial)
+    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline, guessed)
 
 
 def trial_point(trial: Trial) -> Point:
     """A judged trial as a point on the search split."""
     assert trial.plan and trial.quality and trial.profile and trial.measures
     is_baseline = trial.plan.is_identity
-    return Point(trial.plan, trial.quality, trial.profile, trial.measures, None, trial.quality.value, is_baseline)
+    quality, guessed = trial.quality, _predicted_seconds(trial)
+    return Point(trial.plan, quality, trial.profile, trial.measures, None, quality.value, is_baseline, guessed)
+
+
+def _predicted_seconds(trial: Trial) -> float | None:
+    is_guess = trial.profile is not None and isinstance(trial.profile.latency, PredictedLatency)
+    return trial.measures.latency_seconds if is_guess and trial.measures is not None else None
 
 
 def _cost(point: Point) -> float:

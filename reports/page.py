@@ -84,6 +84,8 @@ def render_page(record: Record, front: Front) -> str:
         trials=[_trial_row(trial) for trial in record.trials()],
         settings=record.settings,
         noise=record.noise,
+        prediction=record.prediction,
+        guesses=_guesses(front),
         gap=_gap(front),
         unequal=[str(final.plan) for final in record.finals() if not final.reloads_equal],
     )
@@ -132,7 +134,18 @@ def _trial_row(trial: Trial) -> dict[str, object]:
         "speedup": None if late is None else 1 / late.ratio,
         "memory_mb": None if measures is None or measures.memory_bytes is None else measures.memory_bytes / 1e6,
         "size_mb": None if measures is None else measures.size_bytes / 1e6,
+        "mark": "~" if trial.profile is not None and trial.profile.is_predicted else "",
     }
+
+
+def _guesses(front: Front) -> float | None:
+    """Mean relative error of the predicted latencies of all points that were measured whole; None without any."""
+    errors = [
+        abs(point.predicted_seconds / point.measures.latency_seconds - 1)
+        for point in (*front.members, *front.beaten)
+        if point.predicted_seconds is not None and point.measures.latency_seconds and not point.is_predicted
+    ]
+    return sum(errors) / len(errors) if errors else None
 
 
 def _gap(front: Front) -> float | None:

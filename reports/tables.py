@@ -82,7 +82,9 @@ def _cells(point: Point, baseline: Point) -> tuple[str, ...]:
     row = row_of(point, baseline)
 
     def text(name: str, form: str) -> str:
-        return "-" if pd.isna(row[name]) else format(row[name], form)  # type: ignore[call-overload]
+        # What was not measured yet, but predicted, is marked.
+        mark = "~" if point.is_predicted and name in ("latency_ms", "speedup", "memory_mb") else ""
+        return "-" if pd.isna(row[name]) else mark + format(row[name], form)  # type: ignore[call-overload]
 
     plan = "the original" if point.is_baseline else str(row["plan"])
     numbers = (("quality", ".4f"), ("drop", "+z.4f"), ("latency_ms", ".2f"), ("speedup", ".2f"))

@@ -5,18 +5,25 @@ Everything is recorded as soon as it is known, so a search that is stopped goes 
 
 import random
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import optuna
 import torch
 
 from ..errors import BudgetError, ParingError, SearchError, StorageError, TimedOutError, UserError
+from ..profilers.counting import Shapes
 from ..profilers.memory import MemoryMeter, release_device_memory
 from ..spaces.axes import Parameter, Value
 from ..spaces.plan import Plan
 from ..spaces.space import Space
+from .cache import Cache
+from .cost_table import Subject, cost_table
 from .finals import measure_whole
 from .judge import Judge
+from .near_front import near_front
 from .opening import open_workbench
+from .predictor import Predictor
 from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
@@ -61,10 +68,44 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 measured=settings.measured,
                 meter=meter,
                 seed=settings.seed,
+                predictor=_predictor(settings, bench, record, meter, described, progress),
             )
             _Loop(settings, Space(bench.anatomy, settings.axes), bench, record, judge).run(progress)
             _measure_front(settings, bench, record, meter, machine, progress)
     return record
+
+
+def _predictor(
+    settings: Settings,
+    bench: LocalWorkbench,
+    record: Record,
+    meter: MemoryMeter,
+    described: Mapping[str, Any],
+    progress: Progress,
+) -> Predictor | None:
+    """Who predicts candidates; None where they are measured, and the record says why if that was not asked for."""
+    if not settings.predicts:
+        return None
+    identity = described["identity"]
+    subject = Subject(identity["model"], settings.runtime, identity["machine"], settings.axes, settings.workload)
+    has_memory = "memory" in settings.measured
+    try:
+        table = cost_table(
+            bench,
+            subject,
+            cache=Cache(record.folder / "cache"),
+            meter=meter if has_memory else None,
+            progress=progress,
+            seed=settings.seed,
+        )
+    except (StorageError, UserError):
+        raise
+    except Exception as error:  # what one model cannot do must not end a search that can measure each by itself
+        record.set_prediction({"refused": f"the table could not be learned: {error}"})
+        return None
+    predictor, reason = Predictor.or_reason(table, Shapes.of(bench.model, bench.anatomy))
+    record.set_prediction({"refused": reason} if predictor is None else predictor.facts())
+    return predictor
 
 
 class _Loop:
@@ -182,7 +223,8 @@ def _measure_front(
     Raises:
         BudgetError: if nothing keeps the budget.
     """
-    best = [trial.plan for trial in record.best() if trial.plan is not None]
+    near = near_front(record.trials(), settings.objectives, settings.budget)
+    best = [trial.plan for trial in (*record.best(), *near) if trial.plan is not None]
     if not best:
         raise BudgetError(_why_nothing_fits(settings, record))
     baseline = bench.anatomy.identity()

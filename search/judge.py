@@ -4,7 +4,9 @@ from functools import partial
 
 from transformers import PreTrainedModel
 
+from ..profilers.estimates import PredictedLatency, PredictedMemory
 from ..profilers.memory import Memory, MemoryMeter
+from ..profilers.prediction import UnseenError
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
 from ..profilers.timing import Effort, Latency, measure
@@ -13,6 +15,7 @@ from ..spaces import artefact
 from ..spaces.plan import Plan
 from .finals import measures_of, saved
 from .objectives import Limits
+from .predictor import Predictor
 from .study import Record
 from .trial import State, Trial
 from .workbench import LocalWorkbench
@@ -35,6 +38,7 @@ class Judge:
         measured: set[str],
         meter: MemoryMeter,
         seed: int,
+        predictor: Predictor | None = None,
     ) -> None:
         """Loads the baseline and, where the run has none yet, measures its latency and the noise of this machine.
 
@@ -47,7 +51,9 @@ class Judge:
             measured: which of "latency" and "memory" to measure.
             meter: measures memory.
             seed: of the order within the rounds.
+            predictor: says what candidates cost; None to measure each. The baseline is measured in any case.
         """
+        self._predictor = predictor
         self._bench, self._record, self._workload, self._machine = bench, record, workload, machine
         self._budget, self._measured, self._meter, self._seed = budget, measured, meter, seed
         self._inputs = workload.inputs(bench.model.config)
@@ -81,8 +87,13 @@ class Judge:
         state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
         return Trial(number, state, plan, "", quality, profile, measures)
 
-    def _latency(self, plan: Plan, executable: Executable) -> Latency:
+    def _latency(self, plan: Plan, executable: Executable) -> Latency | PredictedLatency:
         """The baseline's own ratio is 1 by definition."""
+        if self._predictor is not None and plan != self._identity:
+            try:
+                return self._predictor.latency(plan)
+            except UnseenError:
+                pass  # it has something that no plan measured had: then it is measured
         found = self._beside_baseline(executable, _CANDIDATE_EFFORT)
         return found["baseline" if plan == self._identity else "candidate"]
 
@@ -91,6 +102,11 @@ class Judge:
         calls = {name: partial(request, one, self._inputs, self._workload) for name, one in entrants.items()}
         return measure(calls, baseline="baseline", effort=effort, seed=self._seed)
 
-    def _memory(self, compressed: PreTrainedModel, plan: Plan) -> Memory:
+    def _memory(self, compressed: PreTrainedModel, plan: Plan) -> Memory | PredictedMemory:
+        if self._predictor is not None and plan != self._identity:
+            try:
+                return self._predictor.memory(plan)
+            except UnseenError:
+                pass
         with saved(self._bench, compressed, plan) as folder:
             return self._meter.measure(folder)

@@ -22,6 +22,13 @@ from .tasks import Task, load
 from .training import Training
 from .workbench import SCORERS, Greedy
 
+# How the latency and memory of candidates may be found.
+LATENCIES = ("predicted", "measured")
+# From so many trials on, candidates are predicted. To learn the table takes as long as measuring some 25 to 40
+# candidates (60 to 90 s, where a candidate's latency and memory take 2 to 4 s), and up to eight more models are then
+# measured whole because a prediction may err (about 60 s): below some 60 trials measuring each is quicker, and exact.
+_TRIALS_TO_PREDICT = 100
+_MINUTES_TO_PREDICT = 15.0
 # Tokens of a request whose length the user did not say.
 _GENERATED = 32
 # Loading and serving takes seconds; what has not come back after so long hangs.
@@ -53,6 +60,8 @@ class Settings:
         prepared: the folder of modular layers that `paring prepare` made; None to train them in the run folder.
         isolation: what the process may take in which the memory of a candidate is measured; one that takes more is
             ended, and the trial is out of memory or timed out.
+        latency: how latency and memory of candidates are found: "measured", one by one, or "predicted" from a table
+            that is learned first; None predicts where the search is long enough to pay. The front is always measured.
     """
 
     model: str
@@ -73,6 +82,7 @@ class Settings:
     palette: Palette = field(default_factory=Palette)
     prepared: Path | None = None
     isolation: Allowance = ISOLATION
+    latency: str | None = None
 
     def __post_init__(self) -> None:
         # In their standing order, whatever order they were given in.
@@ -86,6 +96,8 @@ class Settings:
                 raise SettingError(f"{name} must be above 0, got {value}.")
         if self.seed < 0:
             raise SettingError(f"the seed must be at least 0, got {self.seed}.")
+        if self.latency is not None and self.latency not in LATENCIES:
+            raise SettingError.unknown("way to find latencies", self.latency, LATENCIES)
         if self.greedy.scorer not in SCORERS:
             raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
         sampler(self.sampler, seed=self.seed)
@@ -121,6 +133,17 @@ class Settings:
             memory_limit_bytes=self.isolation.memory_bytes,
         )
 
+    @property
+    def predicts(self) -> bool:
+        """Whether candidates are predicted rather than measured, where that can be done."""
+        if "latency" not in self.measured:
+            return False
+        if self.latency is not None:
+            return self.latency == "predicted"
+        if self.trials is not None:
+            return self.trials >= _TRIALS_TO_PREDICT
+        return self.minutes is not None and self.minutes >= _MINUTES_TO_PREDICT
+
     @classmethod
     def of_run(cls, described: Mapping[str, Any], out: Path) -> Self:
         """The settings of an earlier search, from what its run folder remembers.
@@ -148,6 +171,7 @@ class Settings:
             greedy=Greedy(**greedy),
             palette=Palette.from_json(identity["palette"]) if "palette" in identity else Palette(),
             isolation=Allowance(**described["effort"].get("isolation", asdict(ISOLATION))),
+            latency=described["effort"].get("latency"),
             **_modular_of_run(described),
         )
 
@@ -182,7 +206,7 @@ class Settings:
         return {
             "identity": identity,
             "sources": {"model": _lasting(self.model), "data": _lasting(data), **prepared},
-            "effort": {"trials": self.trials, "minutes": self.minutes, **isolation},
+            "effort": {"trials": self.trials, "minutes": self.minutes, "latency": self.latency, **isolation},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
 

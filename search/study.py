@@ -31,6 +31,7 @@ _SETTINGS = "settings"
 _REFERENCE = "reference_seconds"
 _NOISE = "noise"
 _FINAL = "final:"
+_PREDICTION = "prediction"
 
 
 class Record:
@@ -138,6 +139,16 @@ class Record:
         """Keeps the baseline's latency, and how it compares with itself."""
         self._study.set_user_attr(_NOISE, noise.to_json())
         self._study.set_user_attr(_REFERENCE, seconds)
+
+    @property
+    def prediction(self) -> dict[str, Any] | None:
+        """How candidates were predicted, see `Predictor.facts`, or under "refused" why not; None if nobody asked."""
+        found: dict[str, Any] | None = self._study.user_attrs.get(_PREDICTION)
+        return found
+
+    def set_prediction(self, facts: Mapping[str, Any]) -> None:
+        """Keeps how candidates were predicted, or why they were not."""
+        self._study.set_user_attr(_PREDICTION, dict(facts))
 
     @property
     def begun(self) -> int:

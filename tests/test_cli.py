@@ -241,6 +241,10 @@ def test_devices_lists_what_can_run_here(command: Command) -> None:
         (["--limit", "0"], r"limit of a task must be at least 1, got 0"),
         (["--max-tokens", "0"], r"max_tokens of a task must be at least 1, got 0"),
         (["--text-column", "body"], r"needs the columns body, label; it has: text, label\. Name yours with --text"),
+        (
+            ["--latency", "guessed"],
+            r"unknown way to find latencies 'guessed'; the legal values are: measured, predicted",
+        ),
         (["--depth-scorer", "tuned"], r"unknown scorer 'tuned'; the legal values are: fine_tune, training_free"),
         (["--epochs", "0"], r"training needs epochs >= 1"),
         (["--task", "seq2seq"], r"seq2seq needs an encoder-decoder .*, got BertForSequenceClassification"),
