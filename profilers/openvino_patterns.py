@@ -85,16 +85,20 @@ def _unmark(operation: Any) -> None:
 
 def _raise(rounding: Any) -> None:
     """Rounds a tensor before it is cut into heads, not after: there it is one with the product before."""
+    ends = [rounding.input_value(port).get_node() for port in range(1, 5)]
+    if any(end.get_type_name() != "Constant" or end.get_data().size != 1 for end in ends):
+        return
     first = last = rounding.input_value(0).get_node()
-    ranges = [rounding.input(port).get_shape() for port in range(1, 5)]
-    if first.get_type_name() not in _MOVES or any(side != 1 for shape in ranges for side in shape):
+    if not _moves_alone(last.output(0)):
         return
     while _moves_alone(first.input_value(0)):
         first = first.input_value(0).get_node()
+    # The tensor has fewer dimensions before it is cut, and the ends may have no more.
+    scalars = [_constant(torch.tensor(end.get_data().item(), dtype=torch.float32), "f32") for end in ends]
+    raised = _operators().fake_quantize(first.input_value(0), *scalars, rounding.get_levels())
     for consumer in rounding.output(0).get_target_inputs():
         consumer.replace_source_output(last.output(0))
-    rounding.input(0).replace_source_output(first.input_value(0))
-    first.input(0).replace_source_output(rounding.output(0))
+    first.input(0).replace_source_output(raised.output(0))
 
 
 def _moves_alone(output: Any) -> bool:
