@@ -85,6 +85,7 @@ def render_page(record: Record, front: Front) -> str:
         settings=record.settings,
         noise=record.noise,
         gap=_gap(front),
+        doubts=_doubts(record),
         unequal=[str(final.plan) for final in record.finals() if not final.reloads_equal],
     )
 
@@ -133,6 +134,12 @@ def _trial_row(trial: Trial) -> dict[str, object]:
         "memory_mb": None if measures is None or measures.memory_bytes is None else measures.memory_bytes / 1e6,
         "size_mb": None if measures is None else measures.size_bytes / 1e6,
     }
+
+
+def _doubts(record: Record) -> list[str]:
+    """What made the measurement of the front doubtful, each once."""
+    latencies = [final.profile.latency for final in record.finals()]
+    return list(dict.fromkeys(doubt for late in latencies if late is not None for doubt in late.warnings))
 
 
 def _gap(front: Front) -> float | None:
