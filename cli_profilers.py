@@ -88,6 +88,8 @@ def profile(
     streams: Annotated[str, typer.Option(help="Requests in flight at once, such as 1,4.")] = "1",
     seconds: Annotated[float, typer.Option(help="At most, for each of the workloads and all models.")] = 20.0,
     half_width: Annotated[float, typer.Option(help="Stop when ratios are known to so many per cent.")] = 1.0,
+    timer: Annotated[str, typer.Option(help="wall, or device: events of a GPU around each request.")] = "wall",
+    cuda_graph: Annotated[bool, typer.Option(help="Record forward passes and launch them as a whole.")] = False,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, each model in a process of its own.")] = True,
     seed: given.Seed = 0,
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
@@ -102,6 +104,8 @@ def profile(
 
     if form not in FORMATS:
         raise SettingError.unknown("format", form, FORMATS)
+    if timer not in ("wall", "device"):
+        raise SettingError.unknown("timer", timer, ("wall", "device"))
     given.positive("--seconds", seconds)
     given.positive("--half-width", half_width)
     grid = product(
@@ -123,6 +127,8 @@ def profile(
                 runtime=runtime,
                 effort=Effort(seconds, half_width=half_width / 100),
                 with_memory=memory,
+                on_device=timer == "device",
+                as_graph=cuda_graph,
                 seed=seed,
                 tell=lambda what: typer.echo(what, err=True),
             )

@@ -11,6 +11,7 @@ from .conditions import Reading
 from .devices import Device
 from .runtimes import Executable
 from .timing import Effort, Latency, Requests, beside, measure
+from .turns import Stopwatch
 from .workload import Workload, serving
 
 Load = Callable[[], Executable]
@@ -36,6 +37,7 @@ def compare(
     effort: Effort,
     seed: int,
     device: Device,
+    stopwatch: Stopwatch | None = None,
 ) -> dict[str, Late]:
     """Times models side by side.
 
@@ -46,6 +48,7 @@ def compare(
         effort: when to stop.
         seed: of every order.
         device: where they run.
+        stopwatch: what times a request; None for the device's clock.
 
     Returns:
         Name -> latencies.
@@ -74,6 +77,7 @@ def compare(
         effort=effort,
         seed=seed,
         clock=device.clock,
+        stopwatch=stopwatch,
         read=lambda: Reading.now(device.throttled),
     )
     return {

@@ -17,10 +17,12 @@ from . import devices, runtimes
 from .comparison import Late, compare
 from .devices import Device
 from .energy import Energy, energy_of, meter_for
+from .graphs import recorded
 from .memory import Memory, MemoryMeter
 from .runtimes import Executable, Runtime
 from .timing import Effort
 from .topology import thread_warnings
+from .turns import Stopwatch
 from .workload import Workload, request, serving
 
 
@@ -55,6 +57,8 @@ def measure_models(
     runtime: str,
     effort: Effort,
     with_memory: bool,
+    on_device: bool = False,
+    as_graph: bool = False,
     seed: int = 0,
     tell: Callable[[str], object] = lambda what: None,
 ) -> list[Measured]:
@@ -67,6 +71,8 @@ def measure_models(
         runtime: what runs them.
         effort: of one workload, all models together.
         with_memory: whether to measure peaks.
+        on_device: times requests by the device's own stopwatch, such as events of CUDA, instead of the wall clock.
+        as_graph: records forward passes and launches them as a whole.
         seed: of every order.
         tell: hears what is being done.
 
@@ -84,6 +90,9 @@ def measure_models(
         raise SettingError(f"the runtime {runtime!r} cannot run on {place.name}: {absence}")
     if len(set(sources)) < len(sources):
         raise SettingError(f"every model is given once, got {', '.join(sources)}.")
+    stopwatch = getattr(place, "stopwatch", None) if on_device else None
+    if on_device and stopwatch is None:
+        raise SettingError(f"{place.name} has no stopwatch of its own; leave out --timer device.")
     models = {source: load_saved(source) for source in sources}
     for source, model in models.items():
         refusal = runner.refusal(model)
@@ -95,7 +104,13 @@ def measure_models(
     with devices.clean_after_failure(place):
         for workload in workloads:
             tell(f"timing {len(models)} models: {workload}")
-            found += _measure_one(models, workload, place, runner, runtime, effort, with_memory=with_memory, seed=seed)
+            load = partial(_load, runner, place, workload.threads, as_graph)
+            late, known = _times(models, load, workload, place, effort, stopwatch, seed)
+            memory = _memory(models, workload, place, runtime) if with_memory else {}
+            for source, model in models.items():
+                kernels, energy = known[source]
+                stored = artefact.stored_bytes(model)
+                found.append(Measured(source, workload, kernels, late[source], memory.get(source), energy, stored))
     return found
 
 
@@ -122,43 +137,32 @@ def refuse_non_finite(executable: Executable, model: PreTrainedModel, workload: 
         )
 
 
-def _measure_one(
+def _load(runtime: Runtime, device: Device, threads: int, as_graph: bool, model: PreTrainedModel) -> Executable:
+    executable = runtime.load(copy.deepcopy(model), device, threads=threads)
+    return recorded(executable, device) if as_graph else executable
+
+
+def _times(
     models: Mapping[str, PreTrainedModel],
+    load: Callable[[PreTrainedModel], Executable],
     workload: Workload,
     device: Device,
-    runtime: Runtime,
-    runtime_name: str,
     effort: Effort,
-    *,
-    with_memory: bool,
+    stopwatch: Stopwatch | None,
     seed: int,
-) -> list[Measured]:
-    def load(model: PreTrainedModel) -> Executable:
-        return runtime.load(copy.deepcopy(model), device, threads=workload.threads)
-
-    kernels, energies, meter = {}, {}, meter_for(device)
+) -> tuple[dict[str, Late], dict[str, tuple[str, Energy]]]:
+    """Source -> latencies; and -> kernels and energy."""
+    known, meter = {}, meter_for(device)
     for source, model in models.items():
         executable = load(model)
         refuse_non_finite(executable, model, workload, source)
-        kernels[source] = executable.kernels
         entrant = serving(executable, workload, model.config)
-        energies[source] = energy_of(entrant, meter, clock=device.clock, synchronise=device.synchronise)
+        energy = energy_of(entrant, meter, clock=device.clock, synchronise=device.synchronise)
+        known[source] = executable.kernels, energy
     loads = {source: (partial(load, model), model.config) for source, model in models.items()}
-    late = compare(loads, workload, effort=effort, seed=seed, device=device)
+    late = compare(loads, workload, effort=effort, seed=seed, device=device, stopwatch=stopwatch)
     doubts = thread_warnings(workload.threads * workload.streams) if device.torch_device.type == "cpu" else ()
-    memory = _memory(models, workload, device, runtime_name) if with_memory else {}
-    return [
-        Measured(
-            source,
-            workload,
-            kernels[source],
-            _doubted(late[source], doubts),
-            memory.get(source),
-            energies[source],
-            artefact.stored_bytes(model),
-        )
-        for source, model in models.items()
-    ]
+    return {source: _doubted(one, doubts) for source, one in late.items()}, known
 
 
 def _memory(

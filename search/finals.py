@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..errors import MeasurementError
 from ..profilers.comparison import Late, compare, seconds_per_token
+from ..profilers.devices import clean_after_failure
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
@@ -166,10 +167,11 @@ def _reload(
     with saved(bench, compressed, plan) if exported is None else nullcontext(exported) as folder:
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         try:
-            memory = None if meter is None else meter.measure(folder)
-            reloaded, _ = artefact.load(folder)
-            executable = bench.executable(reloaded)
-        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            with clean_after_failure(bench.device):
+                memory = None if meter is None else meter.measure(folder)
+                reloaded, _ = artefact.load(folder)
+                executable = bench.executable(reloaded)
+        except MemoryError as error:
             raise MeasurementError(f"memory ran out while {plan} was measured whole; all trials are kept.") from error
     inputs = bench.search.with_labels(range(min(_COMPARED_EXAMPLES, len(bench.search))))
     equal = torch.equal(executable(inputs), bench.executable(compressed)(inputs))

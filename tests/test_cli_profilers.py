@@ -97,6 +97,9 @@ def test_profile_serves_streams(command: Command, model_folder: Path) -> None:
         (["--device", "cpu:77"], "there is no device 'cpu:77' here"),
         (["--runtime", "tensorrt"], "unknown runtime 'tensorrt'"),
         (["--format", "xml"], "unknown format 'xml'"),
+        (["--timer", "sundial"], "unknown timer 'sundial'; the legal values are: device, wall."),
+        (["--timer", "device"], "cpu has no stopwatch of its own"),
+        (["--cuda-graph", "--tokens", "8"], "cpu cannot record passes"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
