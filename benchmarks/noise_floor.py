@@ -1,6 +1,7 @@
 """What can be told apart here: a model against itself, and against one that does 3 % more, by paring and by others.
 
-    python benchmarks/noise_floor.py --model MODEL [--comparisons 40] [--parts quiet,busy,slower] [--threads 1]
+    python benchmarks/noise_floor.py --model MODEL [--comparisons 40] [--parts quiet,busy,slower] [--tools paring]
+                                     [--threads 1] [--seconds 20] [--tokens 128] [--runtime torch]
 
 - *quiet*: comparisons of two loads of the same model. Counted: how many intervals hold 1, and how wide they are.
 - *busy*: the same beside a process that keeps one core busy half of the time, 50 ms in 100.
@@ -68,12 +69,14 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--runtime", default="torch")
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--tools", default=",".join(TOOLS))
     parser.add_argument("--comparisons", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--name", default="noise_floor")
     given = parser.parse_args()
+    tools = given.tools.split(",")
     model = artefact.load_original(given.model)
     workload = Workload(tokens=given.tokens, threads=given.threads)
 
@@ -92,12 +95,13 @@ def main() -> None:
             other = lambda rows=extra_rows: Slower(load(), rows)  # noqa: E731
         with burner() if part == "busy" else quiet():
             for number in range(given.comparisons):
-                for tool, compare in TOOLS.items():
+                for tool in tools:
+                    compare = TOOLS[tool]
                     started = wall_clock()
                     found = compare({"one": load, "other": other}, model, workload, given.seconds, number)
                     singles.append({"part": part, "tool": tool, **found, "seconds": wall_clock() - started})
                     print(singles[-1], file=sys.stderr, flush=True)
-        rows += [summary(part, tool, singles) for tool in TOOLS]
+        rows += [summary(part, tool, singles) for tool in tools]
     facts = {"workload": str(workload), "runtime": given.runtime, "planted": planted}
     keep(given.name, rows, **facts, comparisons=singles)
 

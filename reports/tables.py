@@ -55,7 +55,8 @@ def _samples(point: Point) -> dict[str, object]:
     if late is None:
         return {}
     percentiles = {f"p{percent}_ms": late.percentile(percent) * _MILLISECONDS for percent in (50, 90, 99)}
-    return {**percentiles, "requests_per_second": late.throughput, "warnings": list(late.warnings)}
+    energy = {} if point.profile.energy is None else {"energy": point.profile.energy.to_json()}
+    return {**percentiles, "requests_per_second": late.throughput, **energy, "warnings": list(late.warnings)}
 
 
 def terminal_table(front: Front, console: Console) -> str:

@@ -17,11 +17,12 @@ from transformers import PreTrainedModel
 from ..errors import MeasurementError
 from ..profilers.comparison import Late, compare, seconds_per_token
 from ..profilers.devices import clean_after_failure
+from ..profilers.energy import Energy, energy_of, meter_for
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
 from ..profilers.timing import Effort
-from ..profilers.workload import Workload
+from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from .cache import writing
@@ -34,7 +35,7 @@ from .workbench import LocalWorkbench
 # So many models are held in memory and timed side by side at once.
 _SESSION = 8
 _SECONDS_PER_MODEL = 4.5
-# The least loads: fewer than elsewhere, because up to nine models are loaded each time.
+# Fewer loads than elsewhere, because up to nine models are loaded each time.
 _EFFORT = Effort(half_width=0.01, min_loads=6)
 _COMPARED_EXAMPLES = 32
 
@@ -94,7 +95,8 @@ def measure_whole(
             # The baseline is timed in every session, but reported once.
             for member in members if start == 0 else members[1:]:
                 report(3 * start + 2 * len(session), f"judging {member.plan} on the test split")
-                profile = _profile(member, latencies[member.plan.fingerprint], machine, workload)
+                late, energy = latencies[member.plan.fingerprint], _energy(bench, member, workload)
+                profile = _profile(member, late, energy, machine, workload)
                 is_again = member.plan in (exported or {})
                 finals.append(_final(bench, member, profile, reference, finals[0] if finals else None, again=is_again))
     return finals
@@ -141,7 +143,12 @@ def _time(bench: LocalWorkbench, members: Sequence[_Reloaded], workload: Workloa
     return compare(loads, workload, effort=effort, seed=seed, device=bench.device)
 
 
-def _profile(member: _Reloaded, late: Late, machine: str, workload: Workload) -> Profile:
+def _energy(bench: LocalWorkbench, member: _Reloaded, workload: Workload) -> Energy:
+    entrant, device = serving(member.executable, workload, bench.model.config), bench.device
+    return energy_of(entrant, meter_for(device), clock=device.clock, synchronise=device.synchronise)
+
+
+def _profile(member: _Reloaded, late: Late, energy: Energy, machine: str, workload: Workload) -> Profile:
     return Profile(
         member.stored_bytes,
         member.executable.kernels,
@@ -151,6 +158,7 @@ def _profile(member: _Reloaded, late: Late, machine: str, workload: Workload) ->
         member.memory,
         late.first,
         None if late.first is None else seconds_per_token(late.whole, late.first, workload.generated),
+        energy,
     )
 
 

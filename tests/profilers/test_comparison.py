@@ -12,6 +12,7 @@ from transformers import BartConfig, PretrainedConfig
 from paring.profilers import devices
 from paring.profilers.comparison import compare, seconds_per_token
 from paring.profilers.devices.simulated import Simulated
+from paring.profilers.energy import Energy
 from paring.profilers.profile import Profile
 from paring.profilers.timing import Effort, Latency
 from paring.profilers.workload import Workload
@@ -96,7 +97,7 @@ def test_every_copy_is_loaded_anew_in_changing_order(device: Simulated) -> None:
         return Ticking(device, 0.25, 0.0)
 
     loads = {name: (lambda name=name: load(name), CONFIG) for name in "abc"}
-    compare(loads, Workload(), effort=replace(LITTLE, min_loads=6), seed=0, device=device)
+    compare(loads, Workload(), effort=replace(LITTLE, seconds=1e9, min_loads=6), seed=0, device=device)
     rounds = [order[start : start + 3] for start in range(0, len(order), 3)]
     assert len(rounds) == 6
     assert all(sorted(each) == ["a", "b", "c"] for each in rounds)
@@ -116,8 +117,10 @@ def test_a_device_that_slows_itself_down_is_named(device: Simulated) -> None:
 
 
 def test_profiles_remember_the_times_of_tokens_and_old_ones_have_none() -> None:
-    whole = Profile(10, "float", "m", "w", latency(1.0), None, Latency((0.5, 0.25), 0.5, 0.4, 0.6), 0.125)
+    whole = Profile(
+        10, "float", "m", "w", latency(1.0), None, Latency((0.5, 0.25), 0.5, 0.4, 0.6), 0.125, Energy(0.5, "RAPL")
+    )
     data = json.loads(json.dumps(whole.to_json()))
     assert Profile.from_json(data) == whole
-    old = {name: value for name, value in data.items() if name not in ("first_token", "seconds_per_token")}
+    old = {name: value for name, value in data.items() if name not in ("first_token", "seconds_per_token", "energy")}
     assert Profile.from_json(old) == Profile(10, "float", "m", "w", latency(1.0))

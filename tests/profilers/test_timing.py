@@ -318,7 +318,7 @@ def test_loads_end_with_the_time_and_get_fewer_rounds_where_it_is_short() -> Non
         assert stage.now - 1024.0 <= max(seconds, 100.0)
         return found
 
-    assert loads(1.0) == (2, 2, 2, 2)
+    assert loads(1.0) == (2, 2, 2)
     assert len(loads(400.0)) > 6
     assert set(loads(400.0)) == {5}
 

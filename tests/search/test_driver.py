@@ -182,7 +182,7 @@ def test_the_front_is_measured_whole_with_the_baseline_on_the_test_split(rich: R
         assert final.gain.value == pytest.approx(final.quality.value - found[baseline].quality.value)
         assert final.profile.latency is not None
         assert final.profile.memory is None
-        assert final.profile.latency.loads == (2,) * 6
+        assert final.profile.latency.loads == (2,) * 3
         assert (final.profile.latency.ratio == 1) == (plan == baseline)
     reference = found[baseline].measures.latency_seconds or 0
     ratios = {plan: final.profile.latency.ratio for plan, final in found.items() if final.profile.latency}
