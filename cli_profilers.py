@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from itertools import product
 from typing import Annotated, Any
 
@@ -48,7 +49,7 @@ def doctor(
     """Examine whether this machine is fit to measure on. Ends with 0 where it is, 1 where it is not."""
     from .profilers import devices as known
     from .profilers.doctor import examine
-    from .profilers.timing import Effort
+    from .profilers.timing import ANEW
 
     given.check_format(form)
     given.positive("--resolve", resolve)
@@ -58,7 +59,7 @@ def doctor(
             known.find(device),
             threads=given.cores(threads),
             resolve=resolve / 100,
-            effort=Effort(seconds, half_width=min(resolve / 100, 0.01)),
+            effort=replace(ANEW, seconds=seconds, half_width=min(resolve / 100, 0.01)),
             wait=time.sleep,
             seed=seed,
         )
@@ -97,7 +98,7 @@ def profile(
     """Measure saved models side by side: time, throughput, memory and energy on a grid of workloads."""
     from .errors import MeasurementError, SettingError
     from .profilers.side_by_side import measure_models
-    from .profilers.timing import Effort
+    from .profilers.timing import ANEW
     from .profilers.workload import Workload
     from .reports.profiled import render_profiles
     from .reports.tables import FORMATS
@@ -125,7 +126,7 @@ def profile(
                 workloads,
                 device=device,
                 runtime=runtime,
-                effort=Effort(seconds, half_width=half_width / 100),
+                effort=replace(ANEW, seconds=seconds, half_width=half_width / 100),
                 with_memory=memory,
                 on_device=timer == "device",
                 as_graph=cuda_graph,

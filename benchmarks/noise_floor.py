@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from math import exp, log, sqrt
 from multiprocessing.synchronize import Event
 from statistics import NormalDist, fmean, median, stdev
@@ -33,7 +34,7 @@ from transformers import PreTrainedModel
 
 from paring.profilers import devices, runtimes
 from paring.profilers.runtimes import Executable
-from paring.profilers.timing import Effort, Requests, measure, wall_clock
+from paring.profilers.timing import ANEW, Requests, measure, wall_clock
 from paring.profilers.workload import Workload, serving
 from paring.spaces import artefact
 
@@ -115,7 +116,7 @@ def by_paring(loads: Loads, model: PreTrainedModel, workload: Workload, seconds:
         return {name: serving(loads[name](), workload, model.config) for name in order}
 
     loaded: list[int] = []
-    found = measure(load, baseline="one", effort=Effort(seconds, half_width=0.01), seed=seed)["other"]
+    found = measure(load, baseline="one", effort=replace(ANEW, seconds=seconds), seed=seed)["other"]
     said = {"loads": len(found.loads), "warnings": list(found.warnings)}
     return {"ratio": found.ratio, "low": found.ratio_low, "high": found.ratio_high, **said}
 

@@ -57,14 +57,14 @@ def ratio_of(own: Sequence[float], baseline: Sequence[float], loads: Sequence[in
         seed: of the bootstrap.
 
     Returns:
-        The median ratio; over several loads, the geometric mean of their medians.
+        The median ratio; over several loads, the geometric mean of their middles.
     """
     ratios = np.asarray(own, dtype=float) / np.asarray(baseline, dtype=float)
     if len(loads) < 2:
         return of_rounds(ratios, seed)
     ends = np.cumsum([0, *loads])
     # In logarithms, so that the ratio of b to a is one over that of a to b.
-    return of_loads([exp(float(np.median(np.log(ratios[start:end])))) for start, end in pairwise(ends)])
+    return of_loads([exp(middle_of(np.log(ratios[start:end]))) for start, end in pairwise(ends)])
 
 
 def of_loads(ratios: Sequence[float]) -> Interval:
@@ -78,6 +78,16 @@ def of_loads(ratios: Sequence[float]) -> Interval:
     middle = float(logarithms.mean())
     reach = float(t.ppf((1 + CONFIDENCE) / 2, n - 1) * logarithms.std(ddof=1) / sqrt(n))
     return Interval(exp(middle), exp(middle - reach), exp(middle + reach))
+
+
+def middle_of(values: Numbers) -> float:
+    """The median of the means of all pairs [HodgesLehmann1963]: as robust as few rounds need, and surer than a median.
+
+    Args:
+        values: at least one.
+    """
+    one, other = np.triu_indices(len(values))
+    return float(np.median((values[one] + values[other]) / 2))
 
 
 def of_rounds(ratios: Numbers, seed: int) -> Interval:

@@ -19,7 +19,7 @@ class Latency:
     Attributes:
         samples_seconds: one per round, each the median of the turn's calls.
         ratio: median over the rounds of own time to baseline time; below 1 is faster. Over several loads, the geometric
-            mean of their medians.
+            mean of their middles.
         ratio_low: lower end of the ratio's 95 % interval; see `intervals`.
         ratio_high: upper end.
         calls_seconds: of every timed request; empty in records from before they were kept.

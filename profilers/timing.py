@@ -23,7 +23,7 @@ from .intervals import Interval, ratio_of, trend_of
 from .latency import Latency, beside
 from .turns import Call, Clock, Requests, Stopwatch, Turn, requests_of, take_turn, warm_up
 
-__all__ = ["Clock", "Effort", "Entrant", "Entrants", "Latency", "Requests", "beside", "measure", "wall_clock"]
+__all__ = ["ANEW", "Clock", "Effort", "Entrant", "Entrants", "Latency", "Requests", "beside", "measure", "wall_clock"]
 
 Entrant = Call | Requests
 Entrants = Mapping[str, Entrant]
@@ -65,6 +65,10 @@ class Effort:
         counts = {name: getattr(self, name) for name in ("min_rounds", "max_rounds", "calls", "load_rounds")}
         if min(counts.values()) < 1 or self.min_loads < 2:
             raise MeasurementError(f"an effort has at least one round and call, and two loads; got {self}.")
+
+
+# For entrants that are loaded anew: noise lasts longer than a call, so more rounds tell more than more calls per turn.
+ANEW = Effort(calls=1, load_rounds=8)
 
 
 def measure(

@@ -36,7 +36,7 @@ def render(front: Front, form: str, *, console: Console | None = None) -> str:
 def to_json(front: Front) -> dict[str, object]:
     """The front with everything needed to draw it again: plain data, SI units said in the names of the columns."""
     members = [
-        {**row_of(point, front.baseline), **_samples(point), "tie": tie, "plan_json": point.plan.to_json()}
+        {**row_of(point, front.baseline), "measured": _samples(point), "tie": tie, "plan_json": point.plan.to_json()}
         for point, tie in zip(front.members, front.ties, strict=True)
     ]
     return {
@@ -44,7 +44,7 @@ def to_json(front: Front) -> dict[str, object]:
         "split": front.split,
         "objectives": list(front.objectives),
         "hypervolume": front.hypervolume,
-        "baseline": {**row_of(front.baseline, front.baseline), **_samples(front.baseline)},
+        "baseline": {**row_of(front.baseline, front.baseline), "measured": _samples(front.baseline)},
         "members": members,
     }
 

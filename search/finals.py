@@ -21,7 +21,7 @@ from ..profilers.energy import Energy, energy_of, meter_for
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
-from ..profilers.timing import Effort
+from ..profilers.timing import ANEW
 from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
@@ -36,7 +36,7 @@ from .workbench import LocalWorkbench
 _SESSION = 8
 _SECONDS_PER_MODEL = 4.5
 # Fewer loads than elsewhere, because up to nine models are loaded each time.
-_EFFORT = Effort(half_width=0.01, min_loads=6)
+_EFFORT = replace(ANEW, min_loads=6)
 _COMPARED_EXAMPLES = 32
 
 

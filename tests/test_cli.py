@@ -154,7 +154,8 @@ def test_pick_in_words_and_as_json(command: Command, finished_run: Path) -> None
     pick = Study(finished_run).pick(drop=0.5)
     code, out, err = command("pick", finished_run, "--max-drop", 0.5)
     assert (code, err) == (0, "")
-    assert out.splitlines()[0].startswith(f"{pick.point.plan} | accuracy {pick.point.quality.value:.4f} | drop ")
+    named = "the original" if pick.point.is_baseline else pick.point.plan
+    assert out.splitlines()[0].startswith(f"{named} | accuracy {pick.point.quality.value:.4f} | drop ")
     assert out.splitlines()[1] == f"It is {pick.reason}."
     assert [line[:6] for line in out.splitlines()[2:]] == ["Next: "] * len(pick.runners_up)
     code, out, err = command("pick", finished_run, "--max-drop", 0.5, "--format", "json")

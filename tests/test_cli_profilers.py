@@ -56,7 +56,7 @@ def test_profile_measures_a_grid_beside_the_first_model(
         assert second["ratio_low"] <= second["ratio"] <= second["ratio_high"]
         assert second["p50_ms"] <= second["p90_ms"] <= second["p99_ms"]
         assert second["examples_per_second"] == second["requests_per_second"] * second["workload_json"]["batch"]
-        assert len(second["latency"]["calls_seconds"]) == 3 * len(second["latency"]["samples_seconds"])
+        assert len(second["latency"]["calls_seconds"]) == len(second["latency"]["samples_seconds"])
         assert (second["millijoules"] is None) == (second["energy"] != "RAPL, whole processor packages")
 
 
@@ -79,7 +79,7 @@ def test_profile_serves_streams(command: Command, model_folder: Path) -> None:
     (row,) = json.loads(out)
     assert code == 0
     assert row["workload"] == "batch 1, 8 tokens, 1 threads, 3 streams"
-    assert len(row["latency"]["calls_seconds"]) == 9 * len(row["latency"]["samples_seconds"])
+    assert len(row["latency"]["calls_seconds"]) == 3 * len(row["latency"]["samples_seconds"])
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,9 @@ def test_lengths_of_the_task_can_be_served(
     code, _, err = command("search", model_folder, *options, *served)
     assert code == 0, err
     front = json.loads((tmp_path / "run" / "front.json").read_text(encoding="utf8"))
-    assert front["baseline"]["p50_ms"] <= front["baseline"]["p99_ms"]
-    assert isinstance(front["baseline"]["warnings"], list)
+    measured = front["baseline"]["measured"]
+    assert measured["p50_ms"] <= measured["p99_ms"]
+    assert isinstance(measured["warnings"], list)
     # Going on needs the same lengths again: they are part of what the run is.
     assert command("search", model_folder, *options, *served)[0] == 0
     code, _, err = command("search", model_folder, *options, "--objectives", "quality,latency")
