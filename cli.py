@@ -15,6 +15,7 @@ from . import __version__
 from . import cli_options as given
 from .cli_assembly import assemble, prepare
 from .cli_bits import allocate
+from .cli_profilers import devices, doctor, profile
 from .errors import ParingError, SettingError
 
 app = typer.Typer(
@@ -27,6 +28,9 @@ app = typer.Typer(
 app.command()(prepare)
 app.command()(assemble)
 app.command()(allocate)
+app.command()(devices)
+app.command()(doctor)
+app.command()(profile)
 
 
 def main() -> None:
@@ -55,7 +59,10 @@ def search(
     trials: Annotated[int | None, typer.Option(help="Stop after so many plans; 60 if --minutes is not given.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop proposing after so many minutes.")] = None,
     batch: given.Batch = 1,
-    tokens: given.Tokens = 128,
+    tokens: Annotated[
+        str, typer.Option(help="Tokens per example of a request; `task` serves the lengths of the task's own texts.")
+    ] = "128",
+    streams: Annotated[int, typer.Option(help="Requests in flight at once, each on --threads threads.")] = 1,
     generated_tokens: given.GeneratedTokens = None,
     threads: given.Threads = None,
     seed: given.Seed = 0,
@@ -108,15 +115,18 @@ def search(
 
     columns = (text_column, text2_column, label_column)
     sizes = given.whole_numbers("--granularities", granularities)
+    asked = Task(task, data, metric, *columns, max_tokens, limit, beams, max_new_tokens)
+    length, lengths = given.lengths(tokens, model, asked)
+    generated = given.at_least_one(generated_tokens)
     study = given.interruptible()(pare)(
         model,
-        Task(task, data, metric, *columns, max_tokens, limit, beams, max_new_tokens),
+        asked,
         out=out,
         device=device,
         runtime=runtime,
         axes=given.names(axes),
         objectives=given.names(objectives),
-        workload=Workload(batch, tokens, given.cores(threads), given.at_least_one(generated_tokens), beams),
+        workload=Workload(batch, length, given.cores(threads), generated, beams, streams, lengths),
         budget=Limits.parse(budget or []),
         trials=60 if trials is None and minutes is None else trials,
         minutes=minutes,
@@ -190,26 +200,6 @@ def pick(
         typer.echo(f"Next: {one_line(point, base)}")
     if exported is not None:
         typer.echo(f"Exported to {exported.folder}: it is {exported.verdict}.")
-
-
-@app.command()
-def devices() -> None:
-    """List the devices of this machine and the runtimes that can use them."""
-    from .profilers import devices as known_devices
-    from .profilers import runtimes
-    from .profilers.machine import available_cores, instruction_sets
-
-    typer.echo(f"{available_cores()} cores; instruction sets: {', '.join(instruction_sets()) or 'unknown'}")
-    for name in known_devices.kinds():
-        kind = known_devices.kind(name)
-        if not kind.present():
-            typer.echo(f"{name}: none ({kind.absence()})")
-        for present in kind.present():
-            device = known_devices.find(present)
-            facts = ", ".join(f"{key} {value}" for key, value in device.facts().items() if key != "name")
-            typer.echo(f"{present}: {device.facts()['name']}" + (f" ({facts})" if facts else ""))
-            for runtime in runtimes.names():
-                typer.echo(f"  {runtime}: {runtimes.find(runtime).absence(device) or 'ready'}")
 
 
 @app.command()

@@ -10,6 +10,7 @@ import typer
 from .errors import ParingError, PlanError, SettingError
 
 if TYPE_CHECKING:
+    from .search.tasks import Task
     from .spaces.palette import Palette
 
 Model = Annotated[str, typer.Argument(help="A Hugging Face model folder, or the name of a model on the hub.")]
@@ -135,6 +136,33 @@ def cores(threads: int | None) -> int:
     from .profilers.machine import available_cores
 
     return available_cores() if threads is None else threads
+
+
+def positive(option: str, value: float) -> None:
+    """For sizes of any kind.
+
+    Raises:
+        SettingError: if the value is not above 0.
+    """
+    if not value > 0:
+        raise SettingError(f"{option} must be above 0, got {value}.")
+
+
+def lengths(tokens: str, model: str, task: "Task") -> tuple[int, tuple[int, ...]]:
+    """Reads --tokens: a number, or "task" for the lengths of the task's own texts.
+
+    Returns:
+        Tokens of a request, and the lengths of several; empty where all are the same.
+    """
+    if tokens.strip() != "task":
+        found = whole_numbers("--tokens", tokens)
+        if len(found) > 1:
+            raise SettingError(f"--tokens takes one number or the word task, got {tokens!r}.")
+        return found[0], ()
+    from .search.lengths import task_lengths
+
+    served = task_lengths(model, task)
+    return max(served), served
 
 
 def whole_numbers(option: str, text: str) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from ..errors import MeasurementError
+from .energy import Energy
 from .estimates import PredictedLatency, PredictedMemory
 from .memory import Memory
 from .timing import Latency
@@ -23,6 +24,7 @@ class Profile:
         memory: of a fresh process that serves it, measured or predicted; None if not asked for.
         first_token: of a request that ends after its first token, beside the baseline's; None if not measured.
         seconds_per_token: for every further token of the request; None if not measured, or lost in the noise.
+        energy: of a request, or why it cannot be read; None where nobody asked.
     """
 
     stored_bytes: int
@@ -33,6 +35,7 @@ class Profile:
     memory: Memory | PredictedMemory | None = None
     first_token: Latency | None = None
     seconds_per_token: float | None = None
+    energy: Energy | None = None
 
     def __post_init__(self) -> None:
         if self.stored_bytes <= 0:
@@ -54,12 +57,14 @@ class Profile:
             "memory": None if self.memory is None else self.memory.to_json(),
             "first_token": None if self.first_token is None else self.first_token.to_json(),
             "seconds_per_token": self.seconds_per_token,
+            "energy": None if self.energy is None else self.energy.to_json(),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
         latency, memory, first = data["latency"], data["memory"], data.get("first_token")
+        energy = data.get("energy")
         return cls(
             data["stored_bytes"],
             data["kernels"],
@@ -69,4 +74,5 @@ class Profile:
             None if memory is None else (PredictedMemory if "predicted" in memory else Memory).from_json(memory),
             None if first is None else Latency.from_json(first),
             data.get("seconds_per_token"),
+            None if energy is None else Energy.from_json(energy),
         )

@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..errors import BudgetError
+from ..profilers.timing import Latency
 from ..search.cache import replace_file, writing
 from ..search.study import Record
 from ..search.trial import Trial
@@ -87,6 +88,7 @@ def render_page(record: Record, front: Front) -> str:
         prediction=record.prediction,
         guesses=_guesses(front),
         gap=_gap(front),
+        doubts=_doubts(record),
         unequal=[str(final.plan) for final in record.finals() if not final.reloads_equal],
     )
 
@@ -146,6 +148,12 @@ def _guesses(front: Front) -> float | None:
         if point.predicted_seconds is not None and point.measures.latency_seconds and not point.is_predicted
     ]
     return sum(errors) / len(errors) if errors else None
+
+
+def _doubts(record: Record) -> list[str]:
+    """What made the measurement of the front doubtful, each once."""
+    latencies = [final.profile.latency for final in record.finals()]
+    return list(dict.fromkeys(doubt for late in latencies if isinstance(late, Latency) for doubt in late.warnings))
 
 
 def _gap(front: Front) -> float | None:

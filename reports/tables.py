@@ -7,9 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import SettingError
+from ..profilers.timing import Latency
 from .front import Front, Point, row_of, table_of
 
 FORMATS = ("table", "csv", "json")
+_MILLISECONDS = 1e3
 
 
 def render(front: Front, form: str, *, console: Console | None = None) -> str:
@@ -35,7 +37,7 @@ def render(front: Front, form: str, *, console: Console | None = None) -> str:
 def to_json(front: Front) -> dict[str, object]:
     """The front with everything needed to draw it again: plain data, SI units said in the names of the columns."""
     members = [
-        {**row_of(point, front.baseline), "tie": tie, "plan_json": point.plan.to_json()}
+        {**row_of(point, front.baseline), "measured": _samples(point), "tie": tie, "plan_json": point.plan.to_json()}
         for point, tie in zip(front.members, front.ties, strict=True)
     ]
     return {
@@ -43,9 +45,19 @@ def to_json(front: Front) -> dict[str, object]:
         "split": front.split,
         "objectives": list(front.objectives),
         "hypervolume": front.hypervolume,
-        "baseline": row_of(front.baseline, front.baseline),
+        "baseline": {**row_of(front.baseline, front.baseline), "measured": _samples(front.baseline)},
         "members": members,
     }
+
+
+def _samples(point: Point) -> dict[str, object]:
+    """How requests scattered, and what makes their times doubtful; nothing where latency was not measured."""
+    late = point.profile.latency
+    if not isinstance(late, Latency):
+        return {}
+    percentiles = {f"p{percent}_ms": late.percentile(percent) * _MILLISECONDS for percent in (50, 90, 99)}
+    energy = {} if point.profile.energy is None else {"energy": point.profile.energy.to_json()}
+    return {**percentiles, "requests_per_second": late.throughput, **energy, "warnings": list(late.warnings)}
 
 
 def terminal_table(front: Front, console: Console) -> str:

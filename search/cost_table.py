@@ -11,7 +11,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from ..profilers.memory import MemoryMeter
 from ..profilers.prediction import Measured, Table
 from ..profilers.runtimes import Executable
 from ..profilers.timing import Effort, measure
-from ..profilers.workload import Workload, request
+from ..profilers.workload import Workload, serving
 from ..spaces.artefact import stored_bytes
 from ..spaces.plan import Plan
 from ..spaces.space import Space
@@ -164,7 +163,6 @@ class _Lesson:
         self, bench: LocalWorkbench, untaught: UntaughtBench, workload: Workload, meter: MemoryMeter | None, seed: int
     ) -> None:
         self._bench, self._untaught, self._workload, self._meter, self._seed = bench, untaught, workload, meter, seed
-        self._inputs = workload.inputs(bench.model.config)
         self._shapes = Shapes.of(bench.model, bench.anatomy)
         identity = bench.anatomy.identity()
         # One copy for all sessions: another may lie elsewhere in memory, and would be a few per cent faster or slower.
@@ -204,8 +202,9 @@ class _Lesson:
             plan.fingerprint: self._bench.executable(self._untaught.build(plan)) for plan in session
         }
         entrants = {"the original": self._baseline, **loaded}
-        calls = {name: partial(request, one, self._inputs, self._workload) for name, one in entrants.items()}
-        found = measure(calls, baseline="the original", effort=_EFFORT, seed=self._seed)
+        calls = {name: serving(one, self._workload, self._bench.model.config) for name, one in entrants.items()}
+        clock = self._bench.device.clock
+        found = measure(calls, baseline="the original", effort=_EFFORT, seed=self._seed, clock=clock)
         return {name: found[name].ratio for name in loaded}
 
     def _weigh(self, session: Sequence[Plan], *, allowed: float) -> None:

@@ -10,20 +10,21 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 from transformers import PreTrainedModel
 
 from ..errors import MeasurementError
+from ..profilers.comparison import Late, compare, seconds_per_token
+from ..profilers.devices import clean_after_failure
+from ..profilers.energy import Energy, energy_of, meter_for
 from ..profilers.memory import Memory, MemoryMeter
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
-from ..profilers.timing import Effort, Latency, beside, measure, pooled
-from ..profilers.workload import Workload, request
+from ..profilers.timing import ANEW
+from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
-from ..spaces.workbench import Inputs
 from .cache import writing
 from .objectives import Measures
 from .progress import Progress, Report
@@ -33,9 +34,9 @@ from .workbench import LocalWorkbench
 
 # So many models are held in memory and timed side by side at once.
 _SESSION = 8
-# Every model is loaded so many times, because where it lies in memory matters; see `timing.pooled`.
-_LOADS = 3
-_SECONDS_PER_MODEL = 1.5
+_SECONDS_PER_MODEL = 4.5
+# Fewer loads than elsewhere, because up to nine models are loaded each time.
+_EFFORT = replace(ANEW, min_loads=6)
 _COMPARED_EXAMPLES = 32
 
 
@@ -49,14 +50,6 @@ class _Reloaded:
     stored_bytes: int
     memory: Memory | None
     equal: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Late:
-    """Of one member: a whole request, and one that ends after its first token, where tokens are generated."""
-
-    whole: Latency
-    first: Latency | None
 
 
 def measure_whole(
@@ -102,7 +95,8 @@ def measure_whole(
             # The baseline is timed in every session, but reported once.
             for member in members if start == 0 else members[1:]:
                 report(3 * start + 2 * len(session), f"judging {member.plan} on the test split")
-                profile = _profile(member, latencies[member.plan.fingerprint], machine, workload)
+                late, energy = latencies[member.plan.fingerprint], _energy(bench, member, workload)
+                profile = _profile(member, late, energy, machine, workload)
                 is_again = member.plan in (exported or {})
                 finals.append(_final(bench, member, profile, reference, finals[0] if finals else None, again=is_again))
     return finals
@@ -127,21 +121,6 @@ def measures_of(quality: float, baseline: float, profile: Profile, reference_sec
     )
 
 
-def seconds_per_token(whole: Latency, first: Latency, generated: int) -> float | None:
-    """What every token after the first takes; None where there is none, or it is lost in the noise.
-
-    Args:
-        whole: of requests.
-        first: of requests that end after their first token, from the same rounds.
-        generated: tokens of a whole request.
-    """
-    if generated < 2:
-        return None
-    pairs = zip(whole.samples_seconds, first.samples_seconds, strict=True)
-    further = median(one - other for one, other in pairs) / (generated - 1)
-    return further if further > 0 else None
-
-
 @contextmanager
 def saved(bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan) -> Iterator[Path]:
     """A folder that holds the exported model of a plan for as long as the context lasts."""
@@ -152,45 +131,24 @@ def saved(bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan) -> Ite
         yield folder
 
 
-def _time(bench: LocalWorkbench, members: Sequence[_Reloaded], workload: Workload, seed: int) -> dict[str, _Late]:
-    """Plan fingerprint -> latencies, the first member being the baseline; every session with copies of their own."""
-    effort = Effort(seconds=_SECONDS_PER_MODEL * len(members))
-    sessions = []
-    for load in range(_LOADS):
-        executables = {
-            member.plan.fingerprint: bench.executable(copy.deepcopy(member.model)) if load else member.executable
-            for member in members
-        }
-        sessions.append(_session(executables, workload.inputs(bench.model.config), workload, effort, seed + load))
-    late: dict[str, _Late] = {}
-    for name in sessions[0]:
-        firsts = [session[name].first for session in sessions]
-        whole = pooled([session[name].whole for session in sessions])
-        late[name] = _Late(whole, pooled([first for first in firsts if first]) if firsts[0] else None)
-    return late
+def _time(bench: LocalWorkbench, members: Sequence[_Reloaded], workload: Workload, seed: int) -> dict[str, Late]:
+    """Plan fingerprint -> latencies, the first member being the baseline; copies are made anew every few rounds."""
+
+    def load(model: PreTrainedModel) -> Executable:
+        return bench.executable(copy.deepcopy(model))
+
+    config = bench.model.config
+    loads = {member.plan.fingerprint: (partial(load, member.model), config) for member in members}
+    effort = replace(_EFFORT, seconds=_SECONDS_PER_MODEL * len(members))
+    return compare(loads, workload, effort=effort, seed=seed, device=bench.device)
 
 
-def _session(
-    executables: Mapping[str, Executable], inputs: Inputs, workload: Workload, effort: Effort, seed: int
-) -> dict[str, _Late]:
-    """Times executables side by side, the first being the baseline."""
-    baseline = next(iter(executables))
-    # A request that ends after its first token runs in the same rounds, so that the two may be subtracted.
-    parts = {"whole": workload} | ({"first": replace(workload, generated=1)} if workload.generated else {})
-    calls = {
-        f"{part} {name}": partial(request, executable, inputs, served)
-        for part, served in parts.items()
-        for name, executable in executables.items()
-    }
-    found = measure(calls, baseline=f"whole {baseline}", effort=effort, seed=seed)
-    firsts = {
-        name: beside(found[f"first {name}"], found[f"first {baseline}"], seed) if "first" in parts else None
-        for name in executables
-    }
-    return {name: _Late(found[f"whole {name}"], firsts[name]) for name in executables}
+def _energy(bench: LocalWorkbench, member: _Reloaded, workload: Workload) -> Energy:
+    entrant, device = serving(member.executable, workload, bench.model.config), bench.device
+    return energy_of(entrant, meter_for(device), clock=device.clock, synchronise=device.synchronise)
 
 
-def _profile(member: _Reloaded, late: _Late, machine: str, workload: Workload) -> Profile:
+def _profile(member: _Reloaded, late: Late, energy: Energy, machine: str, workload: Workload) -> Profile:
     return Profile(
         member.stored_bytes,
         member.executable.kernels,
@@ -200,6 +158,7 @@ def _profile(member: _Reloaded, late: _Late, machine: str, workload: Workload) -
         member.memory,
         late.first,
         None if late.first is None else seconds_per_token(late.whole, late.first, workload.generated),
+        energy,
     )
 
 
@@ -216,10 +175,11 @@ def _reload(
     with saved(bench, compressed, plan) if exported is None else nullcontext(exported) as folder:
         stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         try:
-            memory = None if meter is None else meter.measure(folder)
-            reloaded, _ = artefact.load(folder)
-            executable = bench.executable(reloaded)
-        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
+            with clean_after_failure(bench.device):
+                memory = None if meter is None else meter.measure(folder)
+                reloaded, _ = artefact.load(folder)
+                executable = bench.executable(reloaded)
+        except MemoryError as error:
             raise MeasurementError(f"memory ran out while {plan} was measured whole; all trials are kept.") from error
     inputs = bench.search.with_labels(range(min(_COMPARED_EXAMPLES, len(bench.search))))
     equal = torch.equal(executable(inputs), bench.executable(compressed)(inputs))

@@ -1,7 +1,5 @@
 """Judging one candidate: its quality on the search split, and what it costs beside the baseline."""
 
-from functools import partial
-
 from transformers import PreTrainedModel
 
 from ..profilers.estimates import PredictedLatency, PredictedMemory
@@ -10,7 +8,7 @@ from ..profilers.prediction import UnseenError
 from ..profilers.profile import Profile
 from ..profilers.runtimes import Executable
 from ..profilers.timing import Effort, Latency, measure
-from ..profilers.workload import Workload, request
+from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from .finals import measures_of, saved
@@ -56,7 +54,7 @@ class Judge:
         self._predictor = predictor
         self._bench, self._record, self._workload, self._machine = bench, record, workload, machine
         self._budget, self._measured, self._meter, self._seed = budget, measured, meter, seed
-        self._inputs = workload.inputs(bench.model.config)
+        workload.inputs(bench.model.config)  # refuses, before anything is built, what the model cannot take
         self._identity = bench.anatomy.identity()
         self._baseline = bench.executable(bench.build(self._identity))
         if "latency" in measured and record.reference_seconds is None:
@@ -99,8 +97,9 @@ class Judge:
 
     def _beside_baseline(self, executable: Executable, effort: Effort) -> dict[str, Latency]:
         entrants = {"baseline": self._baseline, "candidate": executable}
-        calls = {name: partial(request, one, self._inputs, self._workload) for name, one in entrants.items()}
-        return measure(calls, baseline="baseline", effort=effort, seed=self._seed)
+        config = self._bench.model.config
+        calls = {name: serving(one, self._workload, config) for name, one in entrants.items()}
+        return measure(calls, baseline="baseline", effort=effort, seed=self._seed, clock=self._bench.device.clock)
 
     def _memory(self, compressed: PreTrainedModel, plan: Plan) -> Memory | PredictedMemory:
         if self._predictor is not None and plan != self._identity:

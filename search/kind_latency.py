@@ -1,10 +1,9 @@
 """What each precision saves in time, measured per kind of Linear; for bits allocated under a budget of seconds."""
 
 from dataclasses import replace
-from functools import partial
 
 from ..profilers.timing import Effort, measure
-from ..profilers.workload import Workload, request
+from ..profilers.workload import Workload, serving
 from ..spaces.plan import Plan, Treatment, Treatments
 from ..spaces.precision import Precision
 from .workbench import LocalWorkbench
@@ -35,15 +34,15 @@ def seconds_saved(bench: LocalWorkbench, workload: Workload, *, seed: int) -> tu
         for kind in stack.linears
         for precision in bench.anatomy.palette.linears
     ]
-    inputs = workload.inputs(bench.model.config)
+    config = bench.model.config
     calls = {
-        f"{name} {precision}": partial(
-            request, bench.executable(bench.build(_treated(identity, name, precision))), inputs, workload
+        f"{name} {precision}": serving(
+            bench.executable(bench.build(_treated(identity, name, precision))), workload, config
         )
         for name, precision in names
     }
-    calls[_WHOLE] = partial(request, bench.executable(bench.build(identity)), inputs, workload)
-    found = measure(calls, baseline=_WHOLE, effort=_EFFORT, seed=seed)
+    calls[_WHOLE] = serving(bench.executable(bench.build(identity)), workload, config)
+    found = measure(calls, baseline=_WHOLE, effort=_EFFORT, seed=seed, clock=bench.device.clock)
     whole = found[_WHOLE].seconds
     saved: dict[str, dict[str, float]] = {}
     for name, precision in names:

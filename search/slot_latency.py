@@ -1,11 +1,10 @@
 """What one standing layer of each stack costs in time, measured; for speed-first assembling."""
 
 from dataclasses import replace
-from functools import partial
 
 from ..errors import MeasurementError
 from ..profilers.timing import Effort, measure
-from ..profilers.workload import Workload, request
+from ..profilers.workload import Workload, serving
 from ..spaces.plan import Plan, Slot
 from .workbench import LocalWorkbench
 
@@ -29,11 +28,9 @@ def slot_seconds(bench: LocalWorkbench, workload: Workload, *, seed: int) -> dic
     """
     identity = bench.anatomy.identity()
     plans = {_WHOLE: identity, **{stack.name: _with_one_layer(identity, stack.name) for stack in identity.stacks}}
-    inputs = workload.inputs(bench.model.config)
-    calls = {
-        name: partial(request, bench.executable(bench.build(plan)), inputs, workload) for name, plan in plans.items()
-    }
-    found = measure(calls, baseline=_WHOLE, effort=_EFFORT, seed=seed)
+    config = bench.model.config
+    calls = {name: serving(bench.executable(bench.build(plan)), workload, config) for name, plan in plans.items()}
+    found = measure(calls, baseline=_WHOLE, effort=_EFFORT, seed=seed, clock=bench.device.clock)
     whole = found[_WHOLE].seconds
     seconds = {}
     for stack in identity.stacks:

@@ -5,6 +5,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,7 @@ def little_effort() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judge, "_CANDIDATE_EFFORT", effort)
         patch.setattr(judge, "_REFERENCE_EFFORT", effort)
+        patch.setattr(finals, "_EFFORT", replace(effort, min_loads=3, load_rounds=3))
         patch.setattr(finals, "_SECONDS_PER_MODEL", 0.0)
         patch.setattr(quality, "_RESAMPLES", 20)
         yield

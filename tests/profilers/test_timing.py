@@ -1,6 +1,7 @@
 """The stopwatch under a scripted clock: nothing here waits, and what can be exact is."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import groupby
@@ -11,7 +12,9 @@ import pytest
 import torch
 
 from paring.errors import MeasurementError
-from paring.profilers.timing import Effort, Latency, beside, measure, pooled
+from paring.profilers.conditions import Reading
+from paring.profilers.timing import Effort, Latency, Requests, _by, beside, measure
+from paring.profilers.turns import take_turn
 
 QUICK = Effort(seconds=1e9, half_width=-1.0, min_rounds=5, max_rounds=15, calls=3)
 
@@ -185,7 +188,7 @@ def test_the_baseline_must_run() -> None:
 
 
 def test_the_interval_holds_the_true_ratio() -> None:
-    """95 % intervals of noisy runs; 200 of them hold it 180 times or more, unless they are too narrow."""
+    """95 % intervals of noisy runs: 200 of them hold it 183 times or more, and are no wider for it."""
     effort = Effort(seconds=1e9, half_width=-1.0, min_rounds=21, max_rounds=21, calls=1)
     held, widths = 0, []
     for seed in range(200):
@@ -199,8 +202,9 @@ def test_the_interval_holds_the_true_ratio() -> None:
         found = measure(entrants, baseline="a", effort=effort, seed=seed, clock=stage.clock)["b"]
         held += found.ratio_low <= 0.9 <= found.ratio_high
         widths.append(found.ratio_high - found.ratio_low)
-    assert held >= 180
-    assert max(widths) < 0.15
+    assert held >= 183
+    # The median of 21 ratios that scatter by 0.064 is known to 0.036 either way, were their scatter known.
+    assert sum(widths) / len(widths) < 0.09
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:
@@ -239,14 +243,208 @@ def test_more_work_is_slower_and_the_same_work_is_not() -> None:
     assert sum(found["again"].ratio_low <= 1 <= found["again"].ratio_high for found in runs) >= 3
 
 
-def test_pooled_sessions_span_their_intervals() -> None:
-    sessions = [
-        Latency((2.0, 4.0), 0.5, 0.49, 0.51),
-        Latency((3.0,), 0.6, 0.58, 0.62),
-        Latency((5.0,), 0.52, 0.5, 0.53),
-    ]
-    assert pooled(sessions) == Latency((2.0, 4.0, 3.0, 5.0), 0.52, 0.49, 0.62)
-    assert pooled(sessions[:1]) == sessions[0]
+class Copies:
+    """Two models of a known ratio that lie better or worse with every load, under noise that lasts, and spikes."""
+
+    def __init__(self, stage: Stage, seed: int, *, moves: float, noise: float, lasts: float, ratio: float) -> None:
+        self.stage, self.draw, self.ratio = stage, Random(seed), ratio
+        self.moves, self.noise, self.lasts = moves, noise, lasts
+        self.state = {"a": 0.0, "b": 0.0}
+        self.loaded = 0
+
+    def load(self) -> dict[str, Callable[[], None]]:
+        self.loaded += 1
+        return {name: self.copy(name, self.draw.gauss(0, self.moves)) for name in self.state}
+
+    def copy(self, name: str, place: float) -> Callable[[], None]:
+        def call() -> None:
+            fresh = self.draw.gauss(0, self.noise)
+            self.state[name] = self.lasts * self.state[name] + (1 - self.lasts**2) ** 0.5 * fresh
+            spike = 1.5 if self.draw.random() < 0.03 else 1.0
+            drift = 1 + self.stage.now / 4096
+            self.stage.now += drift * spike * exp(place + self.state[name]) * (self.ratio if name == "b" else 1.0)
+
+        return call
+
+
+@pytest.mark.parametrize(
+    ("moves", "noise", "lasts"),
+    [(0.0, 0.02, 0.0), (0.02, 0.02, 0.0), (0.02, 0.02, 0.8), (0.04, 0.01, 0.5)],
+    ids=["plain noise", "copies that move", "noise that lasts", "copies that move far"],
+)
+def test_intervals_over_loads_hold_the_true_ratio(moves: float, noise: float, lasts: float) -> None:
+    """Of 200 measurements that stop when they are narrow, 183 or more hold it: fewer come by chance 1 time in 20."""
+    held = 0
+    effort = Effort(seconds=1e9, half_width=0.015, max_rounds=100, calls=1, min_loads=8, load_rounds=4)
+    for seed in range(200):
+        stage = Stage()
+        copies = Copies(stage, seed, moves=moves, noise=noise, lasts=lasts, ratio=0.97)
+        found = measure(copies.load, baseline="a", effort=effort, seed=seed, clock=stage.clock)["b"]
+        held += found.ratio_low <= 0.97 <= found.ratio_high
+    assert held >= 183
+
+
+def test_one_copy_never_shows_that_models_move() -> None:
+    """Why models are loaded anew: rounds of one copy give an interval around where that copy lies."""
+    effort = Effort(seconds=1e9, half_width=-1.0, max_rounds=40, calls=1)
+    held = 0
+    for seed in range(40):
+        stage = Stage()
+        copies = Copies(stage, seed, moves=0.02, noise=0.01, lasts=0.0, ratio=1.0)
+        found = measure(copies.load(), baseline="a", effort=effort, seed=seed, clock=stage.clock)["b"]
+        held += found.ratio_low <= 1.0 <= found.ratio_high
+    assert held < 20
+
+
+def test_models_are_loaded_anew_every_few_rounds_and_not_for_ever() -> None:
+    stage = Stage()
+    copies = Copies(stage, 0, moves=0.02, noise=0.01, lasts=0.0, ratio=1.0)
+    effort = Effort(seconds=1e9, half_width=-1.0, max_rounds=35, calls=2, min_loads=4, load_rounds=5)
+    found = measure(copies.load, baseline="a", effort=effort, clock=stage.clock)
+    assert copies.loaded == 7
+    assert found["a"].loads == found["b"].loads == (5,) * 7
+    assert len(found["b"].samples_seconds) == 35
+    assert len(found["b"].calls_seconds) == 70
+    assert (found["a"].ratio, found["a"].ratio_low, found["a"].ratio_high) == (1.0, 1.0, 1.0)
+
+
+def test_loads_end_with_the_time_and_get_fewer_rounds_where_it_is_short() -> None:
+    def loads(seconds: float) -> tuple[int, ...]:
+        stage = Stage()
+        effort = Effort(seconds=seconds, half_width=-1.0, calls=1, min_loads=4, load_rounds=5)
+        copies = Copies(stage, 0, moves=0.0, noise=0.0, lasts=0.0, ratio=1.0)
+        copies.draw = NeverSpikes(0)
+        found = measure(copies.load, baseline="a", effort=effort, clock=stage.clock)["a"].loads
+        assert stage.now - 1024.0 <= max(seconds, 100.0)
+        return found
+
+    assert loads(1.0) == (2, 2, 2)
+    assert len(loads(400.0)) > 6
+    assert set(loads(400.0)) == {5}
+
+
+class NeverSpikes(Random):
+    def random(self) -> float:
+        return 0.5
+
+
+def test_the_copies_before_live_until_the_new_ones_are_there() -> None:
+    """Else these would come to lie where those lay, and every load would be the same."""
+    alive: list[int] = []
+
+    class Copy:
+        def __init__(self) -> None:
+            alive.append(1)
+
+        def __del__(self) -> None:
+            alive.pop()
+
+        def __call__(self) -> None:
+            stage.now += 1.0
+
+    stage, seen = Stage(), []
+
+    def load() -> dict[str, Callable[[], None]]:
+        copies = {"a": Copy(), "b": Copy()}
+        seen.append(len(alive))
+        return copies
+
+    effort = Effort(seconds=1e9, half_width=1.0, calls=1, min_loads=4, load_rounds=2)
+    measure(load, baseline="a", effort=effort, clock=stage.clock)
+    assert seen == [2, 4, 4, 4]
+
+
+def test_requests_of_several_lengths_count_alike() -> None:
+    stage = Stage()
+    several = Requests((stage.entrant("short", 1.0), stage.entrant("long", 4.0)))
+    found = measure({"a": several, "b": stage.entrant("b", 5.0)}, baseline="a", effort=QUICK, clock=stage.clock)
+    assert found["a"].seconds == 2.5
+    assert found["b"].ratio == 2.0
+    assert sorted(set(found["a"].calls_seconds)) == [1.0, 4.0]
+    assert found["a"].percentile(10) == 1.0
+    assert found["a"].percentile(99) == 4.0
+    assert found["a"].throughput == pytest.approx(1 / 2.5)
+
+
+def test_streams_are_in_flight_at_once() -> None:
+    """Three requests that each wait for the other two would never end one after the other."""
+    together = threading.Barrier(3, timeout=20.0)
+    ticks, lock = iter(range(1, 10**6)), threading.Lock()
+
+    def clock() -> float:
+        with lock:
+            return float(next(ticks))
+
+    entrant = Requests((together.wait,), streams=3)
+    turn = take_turn(entrant, 2, _by(clock), clock)
+    assert len(turn.calls_seconds) == 6
+    assert turn.busy_seconds < sum(turn.calls_seconds)
+
+
+def test_a_stream_that_fails_ends_the_turn_with_its_error() -> None:
+    calls = iter(range(100))
+
+    def call() -> None:
+        if next(calls) == 1:
+            raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        take_turn(Requests((call,), streams=3), 1, _by(lambda: 0.0), lambda: 0.0)
+
+
+def test_what_happens_to_the_machine_is_said() -> None:
+    stage = Stage()
+    readings = iter([Reading(0.0, 0.0, 0.0, 0.0, 3), Reading(10.0, 12.0, 0.0, 10.0, 4)])
+
+    def slow_down(done: int) -> None:
+        stage.drift = 1 + done / 16
+
+    found = measure(
+        stage.entrants(a=1.0, b=0.5),
+        baseline="a",
+        effort=replace(QUICK, max_rounds=40),
+        clock=stage.clock,
+        read=lambda: next(readings),
+        on_round=slow_down,
+    )
+    heat, others, drift = found["b"].warnings
+    assert "slowed itself down" in heat
+    assert "0.20 cores" in others
+    assert "the baseline became" in drift
+    assert "slower" in drift
+    assert found["a"].warnings == found["b"].warnings
+    quiet = measure(Stage().entrants(a=1.0), baseline="a", effort=QUICK, clock=iter_clock(), read=still)
+    assert quiet["a"].warnings == ()
+
+
+def still() -> Reading:
+    return Reading(0.0, 0.0, 0.0, 0.0)
+
+
+def iter_clock() -> Callable[[], float]:
+    ticks = iter(range(1, 10**6))
+    return lambda: float(next(ticks))
+
+
+def test_records_from_before_calls_were_kept_still_load() -> None:
+    old = {"samples_seconds": [0.002, 0.004], "ratio": 0.5, "low": 0.4, "high": 0.6}
+    latency = Latency.from_json(old)
+    assert (latency.calls_seconds, latency.loads, latency.warnings) == ((), (), ())
+    assert latency.throughput == pytest.approx(1 / 0.003)
+    assert latency.percentile(50) == pytest.approx(0.003)
+    full = Latency((1.0, 2.0), 0.5, 0.4, 0.6, (1.0, 1.0, 2.0), (1, 1), 0.75, ("busy",))
+    assert Latency.from_json(json.loads(json.dumps(full.to_json()))) == full
+
+
+def test_loads_and_samples_must_agree() -> None:
+    with pytest.raises(MeasurementError, match="3 rounds of loads, but 2 samples"):
+        Latency((1.0, 2.0), 0.5, 0.4, 0.6, loads=(2, 1))
+
+
+@pytest.mark.parametrize("change", [{"min_loads": 1}, {"calls": 0}, {"load_rounds": 0}, {"min_rounds": 0}])
+def test_an_effort_of_nothing_is_refused(change: dict[str, int]) -> None:
+    with pytest.raises(MeasurementError, match="at least one round and call, and two loads"):
+        Effort(**change)
 
 
 def test_the_same_samples_beside_another_entrant() -> None:

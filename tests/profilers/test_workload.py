@@ -1,13 +1,16 @@
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from paring.errors import SettingError
-from paring.profilers.workload import Workload
+from paring.profilers.workload import Workload, quantiles_of, serving
 from paring.spaces.families import FAMILIES
+from paring.spaces.workbench import Inputs
 
 MakeModel = Callable[..., PreTrainedModel]
 ENCODERS = [name for name, forms in FAMILIES.items() if len(forms[0].stacks) == 1]
@@ -62,3 +65,60 @@ def test_json_round_trip_and_words() -> None:
     workload = Workload(batch=4, tokens=32, threads=2)
     assert Workload.from_json(json.loads(json.dumps(workload.to_json()))) == workload
     assert str(workload) == "batch 4, 32 tokens, 2 threads"
+
+
+def test_what_says_nothing_stays_out_of_json_and_words() -> None:
+    """Run folders from before there were streams and lengths go on."""
+    assert Workload().to_json() == {"batch": 1, "tokens": 128, "threads": 1}
+    assert Workload.from_json({"batch": 1, "tokens": 128, "threads": 1}) == Workload()
+    assert str(Workload()) == "batch 1, 128 tokens, 1 threads"
+
+
+def test_streams_and_lengths_round_trip() -> None:
+    workload = Workload(streams=3, lengths=(12, 4, 8))
+    assert (workload.lengths, workload.tokens) == ((4, 8, 12), 12)
+    assert Workload.from_json(json.loads(json.dumps(workload.to_json()))) == workload
+    assert str(workload) == "batch 1, 4 to 12 tokens, 1 threads, 3 streams"
+
+
+@pytest.mark.parametrize("wrong", [{"lengths": (4, 0)}, {"streams": 0}, {"beams": -1}])
+def test_lengths_and_streams_are_at_least_one(wrong: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match=f"{next(iter(wrong))} of a workload must be at least 1"):
+        Workload(**wrong)
+
+
+def test_sizes_are_whole_numbers() -> None:
+    with pytest.raises(SettingError, match=r"batch of a workload must be a whole number, got 1\.5"):
+        Workload(batch=1.5)  # type: ignore[arg-type]
+
+
+class Asked:
+    kernels = "float"
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def __call__(self, inputs: Inputs) -> Tensor:
+        self.shapes.append(tuple(inputs["input_ids"].shape))
+        return torch.zeros(1)
+
+    def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:
+        raise AssertionError
+
+
+def test_a_request_of_every_length_is_served(make_model: MakeModel) -> None:
+    config, asked = make_model("bert").config, Asked()
+    served = serving(asked, Workload(batch=2, streams=3, lengths=(12, 4)), config)
+    assert served.streams == 3
+    for call in served.calls:
+        call()
+    assert asked.shapes == [(2, 4), (2, 12)]
+    with pytest.raises(SettingError, match="64 positions"):
+        serving(asked, Workload(lengths=(4, 65)), config)
+    assert len(serving(asked, Workload(), make_model("t5").config).calls) == 1
+
+
+def test_quantiles_stand_for_the_whole() -> None:
+    assert quantiles_of(range(1, 81)) == (6, 16, 26, 36, 46, 56, 66, 76)
+    assert quantiles_of([5]) == (5,) * 8
+    assert quantiles_of([9, 1]) == (1,) * 4 + (9,) * 4

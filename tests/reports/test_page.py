@@ -157,7 +157,13 @@ def test_the_files_agree_with_the_front(study: Study) -> None:
     pd.testing.assert_frame_equal(read, front, rtol=1e-12, check_dtype=False)
     data = json.loads((study.record.folder / "front.json").read_text(encoding="utf8"))
     plans = [member.pop("plan_json") for member in data["members"]]
+    measured = [member.pop("measured") for member in data["members"]]
     assert data["members"] == front.to_dict("records")
+    for one in measured:
+        assert 0 < one["p50_ms"] <= one["p90_ms"] <= one["p99_ms"]
+        assert one["requests_per_second"] > 0
+        assert one["energy"]["source"]
+        assert isinstance(one["warnings"], list)
     assert [Plan.from_json(plan).fingerprint for plan in plans] == front["fingerprint"].tolist()
     assert data["hypervolume"] == study.whole_front.hypervolume
     assert (data["metric"], data["split"]) == ("accuracy", "test")

@@ -192,7 +192,7 @@ def test_the_front_is_measured_whole_with_the_baseline_on_the_test_split(rich: R
         assert final.gain.value == pytest.approx(final.quality.value - found[baseline].quality.value)
         assert final.profile.latency is not None
         assert final.profile.memory is None
-        assert len(final.profile.latency.samples_seconds) == 3 * Effort().min_rounds
+        assert final.profile.latency.loads == (2,) * 3
         assert (final.profile.latency.ratio == 1) == (plan == baseline)
     reference = found[baseline].measures.latency_seconds or 0
     ratios = {plan: final.profile.latency.ratio for plan, final in found.items() if final.profile.latency}

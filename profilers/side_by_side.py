@@ -1,0 +1,185 @@
+"""Saved models measured beside each other on one device: time, memory and energy of every workload asked for."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from ..errors import ModelError, SettingError
+from ..spaces import artefact
+from ..spaces.anatomy import anatomy_of
+from . import devices, runtimes
+from .comparison import Late, compare
+from .devices import Device
+from .energy import Energy, energy_of, meter_for
+from .graphs import recorded
+from .memory import Memory, MemoryMeter
+from .runtimes import Executable, Runtime
+from .timing import Effort
+from .topology import thread_warnings
+from .turns import Stopwatch
+from .workload import Workload, request, serving
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One model under one workload.
+
+    Attributes:
+        model: as it was given.
+        workload: what it served.
+        kernels: which of its quantised parts ran on kernels of their own.
+        late: how long it takes, beside the first model.
+        memory: of a fresh process that serves it; None if not asked for.
+        energy: of a request, or why it is not known.
+        stored_bytes: of its tensors.
+    """
+
+    model: str
+    workload: Workload
+    kernels: str
+    late: Late
+    memory: Memory | None
+    energy: Energy
+    stored_bytes: int
+
+
+def measure_models(
+    sources: Sequence[str],
+    workloads: Sequence[Workload],
+    *,
+    device: str,
+    runtime: str,
+    effort: Effort,
+    with_memory: bool,
+    on_device: bool = False,
+    as_graph: bool = False,
+    seed: int = 0,
+    tell: Callable[[str], object] = lambda what: None,
+) -> list[Measured]:
+    """Measures models beside each other.
+
+    Args:
+        sources: folders of Hugging Face or of paring, or names on the hub; the first is what others are compared with.
+        workloads: each is measured apart.
+        device: where they run.
+        runtime: what runs them.
+        effort: of one workload, all models together.
+        with_memory: whether to measure peaks.
+        on_device: times requests by the device's own stopwatch, such as events of CUDA, instead of the wall clock.
+        as_graph: records forward passes and launches them as a whole.
+        seed: of every order.
+        tell: hears what is being done.
+
+    Returns:
+        Workload by workload, models in their order.
+
+    Raises:
+        UserError: if something asked for cannot work, such as a model with fewer positions than a workload has tokens,
+            or one that answers with numbers that are not finite.
+        MemoryError: if memory runs out; the device is left clean.
+    """
+    place, runner = devices.find(device), runtimes.find(runtime)
+    absence = runner.absence(place)
+    if absence is not None:
+        raise SettingError(f"the runtime {runtime!r} cannot run on {place.name}: {absence}")
+    if len(set(sources)) < len(sources):
+        raise SettingError(f"every model is given once, got {', '.join(sources)}.")
+    stopwatch = getattr(place, "stopwatch", None) if on_device else None
+    if on_device and stopwatch is None:
+        raise SettingError(f"{place.name} has no stopwatch of its own; leave out --timer device.")
+    models = {source: load_saved(source) for source in sources}
+    for source, model in models.items():
+        refusal = runner.refusal(model)
+        if refusal is not None:
+            raise SettingError(f"the runtime {runtime!r} cannot run {source!r}: {refusal}")
+        for workload in workloads:
+            workload.inputs(model.config)
+    found: list[Measured] = []
+    with devices.clean_after_failure(place):
+        for workload in workloads:
+            tell(f"timing {len(models)} models: {workload}")
+            load = partial(_load, runner, place, workload.threads, as_graph)
+            late, known = _times(models, load, workload, place, effort, stopwatch, seed)
+            memory = _memory(models, workload, place, runtime) if with_memory else {}
+            for source, model in models.items():
+                kernels, energy = known[source]
+                stored = artefact.stored_bytes(model)
+                found.append(Measured(source, workload, kernels, late[source], memory.get(source), energy, stored))
+    return found
+
+
+def load_saved(source: str) -> PreTrainedModel:
+    """A model that paring exported, or one as its owner saved it.
+
+    Raises:
+        ModelError: if there is no such model, or it is damaged.
+    """
+    folder = Path(source).expanduser()
+    return artefact.load(folder)[0] if (folder / artefact.PLAN_FILE).is_file() else artefact.load_original(source)
+
+
+def refuse_non_finite(executable: Executable, model: PreTrainedModel, workload: Workload, source: str) -> None:
+    """Serves one request and looks at the answer.
+
+    Raises:
+        ModelError: if it holds numbers that are not finite.
+    """
+    answer = request(executable, workload.inputs(model.config), workload)
+    if answer.is_floating_point() and not torch.isfinite(answer).all():
+        raise ModelError(
+            f"{source!r} answers with numbers that are not finite: its weights, or its rounding, are broken."
+        )
+
+
+def _load(runtime: Runtime, device: Device, threads: int, as_graph: bool, model: PreTrainedModel) -> Executable:
+    executable = runtime.load(copy.deepcopy(model), device, threads=threads)
+    return recorded(executable, device) if as_graph else executable
+
+
+def _times(
+    models: Mapping[str, PreTrainedModel],
+    load: Callable[[PreTrainedModel], Executable],
+    workload: Workload,
+    device: Device,
+    effort: Effort,
+    stopwatch: Stopwatch | None,
+    seed: int,
+) -> tuple[dict[str, Late], dict[str, tuple[str, Energy]]]:
+    """Source -> latencies; and -> kernels and energy."""
+    known, meter = {}, meter_for(device)
+    for source, model in models.items():
+        executable = load(model)
+        refuse_non_finite(executable, model, workload, source)
+        entrant = serving(executable, workload, model.config)
+        energy = energy_of(entrant, meter, clock=device.clock, synchronise=device.synchronise)
+        known[source] = executable.kernels, energy
+    loads = {source: (partial(load, model), model.config) for source, model in models.items()}
+    late = compare(loads, workload, effort=effort, seed=seed, device=device, stopwatch=stopwatch)
+    doubts = thread_warnings(workload.threads * workload.streams) if device.torch_device.type == "cpu" else ()
+    return {source: _doubted(one, doubts) for source, one in late.items()}, known
+
+
+def _memory(
+    models: Mapping[str, PreTrainedModel], workload: Workload, device: Device, runtime: str
+) -> dict[str, Memory]:
+    """Of folders that hold a plan; a model as its owner saved it is written to one first."""
+    found = {}
+    with MemoryMeter(device.name, runtime, workload) as meter:
+        for source, model in models.items():
+            if (Path(source).expanduser() / artefact.PLAN_FILE).is_file():
+                found[source] = meter.measure(Path(source).expanduser())
+                continue
+            with tempfile.TemporaryDirectory(prefix="paring-") as folder:
+                artefact.save(model, anatomy_of(model).identity(), Path(folder), original=model.config)
+                found[source] = meter.measure(Path(folder))
+    return found
+
+
+def _doubted(late: Late, doubts: tuple[str, ...]) -> Late:
+    return Late(replace(late.whole, warnings=(*late.whole.warnings, *doubts)), late.first)
