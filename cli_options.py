@@ -57,6 +57,13 @@ TablePrecisions = Annotated[
 Intermediates = Annotated[
     str, typer.Option(help="For the axis bits: what results between Linears may be given, for instance a8.")
 ]
+IntermediateKinds = Annotated[
+    str,
+    typer.Option(
+        help="Which results those are for: scores, softmax, context, activation, norms, embedding_norm, final_norm; "
+        "all if not given. On OpenVINO scores (query times key) saves time."
+    ),
+]
 Calibration = Annotated[
     str, typer.Option(help="How ranges of activations are found: least_error, percentile or min_max.")
 ]
@@ -104,8 +111,8 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def palette(linears: str, tables: str, intermediates: str, calibration: str) -> "Palette":
-    """Reads lists of precisions.
+def palette(linears: str, tables: str, intermediates: str, calibration: str, kinds: str = "") -> "Palette":
+    """Reads lists of precisions, and of the kinds of intermediate results.
 
     Raises:
         SettingError: if one is not a precision, or not one for its place.
@@ -119,6 +126,7 @@ def palette(linears: str, tables: str, intermediates: str, calibration: str) -> 
             tuple(map(Precision.parse, names(tables))),
             tuple(map(Precision.parse, names(intermediates))),
             calibration,
+            names(kinds),
         )
     except PlanError as error:
         raise SettingError(str(error)) from error

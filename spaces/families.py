@@ -172,3 +172,12 @@ FAMILIES: Mapping[str, tuple[Layout, ...]] = MappingProxyType(
         "t5": (_t5(ffn_in="wi", ffn_out="wo"), _t5(ffn_gate="wi_0", ffn_in="wi_1", ffn_out="wo")),
     }
 )
+INTERMEDIATES = tuple(
+    dict.fromkeys(
+        kind
+        for layouts in FAMILIES.values()
+        for layout in layouts
+        for kinds in (*(stack.intermediates for stack in layout.stacks), layout.intermediates)
+        for kind in kinds
+    )
+)

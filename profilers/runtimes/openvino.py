@@ -4,6 +4,7 @@ Quantised modules are handed over in the patterns of `profilers/openvino_pattern
 from the compiled model (`profilers/openvino_kernels.py`).
 """
 
+import threading
 import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -35,11 +36,15 @@ class OpenVinoExecutable:
 
     def __init__(self, compiled: Any, names: tuple[str, ...], asked: Mapping[str, Asked]) -> None:
         self._compiled, self._names = compiled, names
+        # A request holds its inputs and outputs: several at once, in threads of their own, need one each.
+        self._of_thread = threading.local()
         self.kernels = kernels_text((one.kernel for one in asked.values()), kernels_run(compiled, asked))
 
     def __call__(self, inputs: Inputs) -> Tensor:
         """Model inputs, batch x tokens -> logits."""
-        logits = self._compiled(as_arrays(inputs, self._names))[0]
+        if not hasattr(self._of_thread, "request"):
+            self._of_thread.request = self._compiled.create_infer_request()
+        logits = self._of_thread.request.infer(as_arrays(inputs, self._names))[0]
         return torch.from_numpy(logits.copy())
 
     def generate(self, inputs: Inputs, *, new_tokens: int, beams: int = 1, exactly: bool = False) -> Tensor:

@@ -45,9 +45,10 @@ class Bits:
 
     def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
         """Sets precisions; choices for a slot in which nothing stands have no effect."""
+        palette = bench.anatomy.palette
         for stack in plan.stacks:
             places = bench.anatomy.stack(stack.name)
-            kinds = (*places.linears, *(places.intermediates if bench.anatomy.palette.intermediates else ()))
+            kinds = (*places.linears, *palette.between(places.intermediates))
             slots = list(stack.slots)
             for position, slot in enumerate(slots):
                 if slot.layer is None:
@@ -55,7 +56,7 @@ class Bits:
                 wanted = {kind: choice[f"bits.{stack.name}.{position}.{kind}"] for kind in kinds}
                 slots[position] = replace(slot, treatments=_set(slot.treatments, wanted))
             plan = plan.with_stack(replace(stack, slots=tuple(slots)))
-        kinds = (*bench.anatomy.outside, *(bench.anatomy.intermediates if bench.anatomy.palette.intermediates else ()))
+        kinds = (*bench.anatomy.outside, *palette.between(bench.anatomy.intermediates))
         wanted = {kind: choice[f"bits.{kind}"] for kind in kinds}
         return replace(plan, outside=_set(plan.outside, wanted))
 
@@ -140,10 +141,10 @@ def _set(old: Treatments, wanted: Mapping[str, Value]) -> Treatments:
 
 def _intermediates(anatomy: Anatomy) -> Iterator[str]:
     """Stack, slot and kind, joined by dots, of the intermediate results; those outside the stacks by kind only."""
-    if anatomy.palette.intermediates:
-        for stack in anatomy.stacks:
-            yield from (f"{stack.name}.{slot}.{kind}" for slot in range(stack.n_layers) for kind in stack.intermediates)
-        yield from anatomy.intermediates
+    for stack in anatomy.stacks:
+        kinds = anatomy.palette.between(stack.intermediates)
+        yield from (f"{stack.name}.{slot}.{kind}" for slot in range(stack.n_layers) for kind in kinds)
+    yield from anatomy.palette.between(anatomy.intermediates)
 
 
 def _integer_inputs(plan: Plan) -> dict[str, Precision]:

@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from math import log10
 from pathlib import Path
 from statistics import median
@@ -229,3 +230,17 @@ def test_odd_shapes(form: str, rows: int, columns: int) -> None:
     exact = linear(inputs)
     compiled = compiled_from(nn.Sequential(linear), inputs)
     torch.testing.assert_close(torch.from_numpy(compiled([inputs.numpy()])[0]), exact, rtol=1e-4, atol=1e-5)
+
+
+def test_requests_of_several_threads_do_not_mix(lively: tuple[PreTrainedModel, Workbench]) -> None:
+    model, _ = lively
+    executable = runtimes.find("openvino").load(model, devices.find("cpu"), threads=1)
+    batches = []
+    for seed in range(4):
+        ids = torch.randint(4, 64, (3, 5 + seed), generator=torch.Generator().manual_seed(seed))
+        batches.append({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    expected = [executable(batch) for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            for got, wanted in zip(pool.map(executable, batches), expected, strict=True):
+                assert torch.equal(got, wanted)

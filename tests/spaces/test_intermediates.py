@@ -28,6 +28,7 @@ from paring.spaces.intermediates import (
     TableNorm,
     TableSoftmax,
 )
+from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan, Slot, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
@@ -305,6 +306,16 @@ def test_there_are_choices_only_where_the_palette_has_some(
     }
     assert every.keys() - plain == more | {f"bits.{kind}" for kind in anatomy.intermediates}
     assert all(every[name] == ("float", "a8") for name in more)
+
+
+def test_choices_are_of_the_kinds_the_palette_names(make_model: MakeModel, make_bench: MakeBench) -> None:
+    bench = make_bench(make_model("bert", layers=2))
+    bench.anatomy = replace(bench.anatomy, palette=Palette(intermediates=(Precision(None, 8),), kinds=("scores",)))
+    names = [parameter.name for parameter in bits_axis.plugin.parameters(bench.anatomy)]
+    assert [name for name in names if name.endswith(KINDS)] == ["bits.encoder.0.scores", "bits.encoder.1.scores"]
+    choice = {parameter.name: parameter.choices[-1] for parameter in bits_axis.plugin.parameters(bench.anatomy)}
+    plan = bits_axis.plugin.edit(bench.anatomy.identity(), choice, bench)
+    assert [str(slot.treatments.get("scores").precision) for slot in plan.stack("encoder").slots] == ["a8", "a8"]
 
 
 @each_kind
