@@ -168,8 +168,8 @@ def _write_blocks(
 def _input_codes(graph: Graph, part: QuantLinear, inputs: str) -> tuple[str, str, str]:
     """Codes of the inputs, their scale and their zero point."""
     found = part.input_range()
-    if found.factors is not None:
-        inputs = graph.shared("Mul", [inputs, graph.vector(_array(1 / found.factors))])
+    if found.inverse_factors is not None:
+        inputs = graph.shared("Mul", [inputs, graph.vector(_array(found.inverse_factors))])
     scale = graph.scalar(found.scale, np.float32)
     zero_point = graph.scalar(found.zero_point, np.uint8)
     codes = graph.shared("QuantizeLinear", [inputs, scale, zero_point])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..spaces.quantised import InputRange, QuantLinear
+from ..spaces.quantised import QuantLinear
 
 _LARGEST_CODE = 255
 # What torch._int_mm asks for on CUDA: more rows of inputs than 16, other sides multiples of 8.
@@ -41,7 +41,7 @@ class FusedInt8Linear(nn.Module):
         self._range = found = meaning.input_range()
         # Inputs of fewer bits end earlier; the kernel itself ends at 0 and 255.
         self._highest = None if found.largest == _LARGEST_CODE else (found.largest - found.zero_point) * found.scale
-        self.register_buffer("inverse", inverse_factors(found))
+        self.register_buffer("inverse", found.inverse_factors)
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         zero_points = torch.zeros(self.out_features, dtype=torch.int64)
         with packed_for_fbgemm():
@@ -79,7 +79,7 @@ class Int8Linear(nn.Module):
         """
         super().__init__()
         self._range = meaning.input_range()
-        self.register_buffer("inverse", inverse_factors(self._range))
+        self.register_buffer("inverse", self._range.inverse_factors)
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         self._scale, self._bias = scale, meaning.bias
         self._zero_points = torch.zeros(self.out_features, dtype=torch.int32)
@@ -134,8 +134,8 @@ class IntMmLinear(nn.Module):
         """
         super().__init__()
         found = meaning.input_range()
-        steps_per_unit = torch.full((), 1 / found.scale) if found.factors is None else 1 / (found.factors * found.scale)
-        self.register_buffer("steps_per_unit", steps_per_unit)
+        inverse = torch.ones(()) if found.inverse_factors is None else found.inverse_factors
+        self.register_buffer("steps_per_unit", inverse / found.scale)
         self._shift = found.zero_point - 128
         self._highest = found.largest - 128
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
@@ -157,11 +157,6 @@ class IntMmLinear(nn.Module):
         codes = functional.pad(codes, (0, self._beyond, 0, max(0, _LEAST_ROWS - rows)))
         product = torch._int_mm(codes, self.integers.t())[:rows, : self.out_features]
         return torch.addcmul(self.offset, product.float(), self.scale).view(*inputs.shape[:-1], self.out_features)
-
-
-def inverse_factors(found: InputRange) -> Tensor | None:
-    """What inputs are multiplied by before they are rounded; None if by nothing."""
-    return None if found.factors is None else 1 / found.factors
 
 
 @contextmanager

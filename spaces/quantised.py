@@ -16,7 +16,7 @@ from ..errors import PlanError
 from .blocks import Quantised, codes_of, integers_of, quantise, real_scale, scale_shape, spread
 from .packing import pack, packed_width, unpack
 from .precision import BFLOAT16, Precision
-from .ranges import rounded_inputs
+from .ranges import inverse_of, rounded_inputs
 
 Stored = tuple[Tensor, Tensor]
 
@@ -81,23 +81,23 @@ class _Codes(nn.Module):
 
 
 class InputRange(NamedTuple):
-    """What integer inputs mean: (code - zero_point) * scale, times the factor of the feature.
+    """What integer inputs mean: (code - zero_point) * scale, over the inverse factor of the feature.
 
     Attributes:
         scale: positive.
         zero_point: the code of 0.
         largest: code; the smallest is 0.
-        factors: in, float32; None where all are 1.
+        inverse_factors: what inputs are multiplied by before they are rounded, in, float32; None where by nothing.
     """
 
     scale: float
     zero_point: int
     largest: int
-    factors: Tensor | None
+    inverse_factors: Tensor | None
 
     def divided(self, inputs: Tensor) -> Tensor:
         """Inputs, ... x in, divided by their factors."""
-        return inputs if self.factors is None else inputs / self.factors
+        return inputs if self.inverse_factors is None else inputs * self.inverse_factors
 
 
 def _factors(linear: nn.Linear, given: Tensor | None) -> Tensor:
@@ -164,11 +164,11 @@ class QuantLinear(_Codes):
         """The range of integer inputs, as numbers."""
         assert self.input_scale is not None and self.input_zero_point is not None
         assert self.precision.activation_bits is not None
-        factors = None if self.input_factors is None else self.input_factors.float()
-        if factors is not None and bool((factors == 1).all()):
-            factors = None
+        inverse = None
+        if self.input_factors is not None and not bool((self.input_factors == 1).all()):
+            inverse = inverse_of(self.input_factors)
         return InputRange(
-            float(self.input_scale), int(self.input_zero_point), 2**self.precision.activation_bits - 1, factors
+            float(self.input_scale), int(self.input_zero_point), 2**self.precision.activation_bits - 1, inverse
         )
 
     def forward(self, inputs: Tensor) -> Tensor:

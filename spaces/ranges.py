@@ -79,8 +79,13 @@ def rounded_inputs(
     if bits is None:
         return inputs
     assert scale is not None and zero_point is not None
-    inputs = inputs if factors is None else inputs / factors.float()
+    inputs = inputs if factors is None else inputs * inverse_of(factors)
     return torch.fake_quantize_per_tensor_affine(inputs, scale, zero_point, 0, 2**bits - 1)
+
+
+def inverse_of(factors: Tensor) -> Tensor:
+    """What to multiply by instead of dividing: float32, the same numbers wherever codes are made."""
+    return 1 / factors.float()
 
 
 def _candidates(values: Tensor, calibration: str) -> Iterator[tuple[float, float]]:

@@ -240,7 +240,9 @@ def test_what_is_before_is_done_in_the_helper_and_may_fail() -> None:
 
 
 INTERRUPTED = """
-import os, sys, time
+import signal, sys
+# What runs in the background of a shell ignores interrupts, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from paring.profilers.isolation import Isolation
 with Isolation(forks=sys.argv[1] == "forked") as isolation:
     import odd_jobs

@@ -244,3 +244,26 @@ def test_requests_of_several_threads_do_not_mix(lively: tuple[PreTrainedModel, W
         for _ in range(20):
             for got, wanted in zip(pool.map(executable, batches), expected, strict=True):
                 assert torch.equal(got, wanted)
+
+
+class Chain(nn.Module):
+    """A Linear right behind a Linear, whose result goes elsewhere too, as in a projection of embeddings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, factors = nn.Linear(24, 48), torch.rand(48) + 0.5
+        self.second = QuantLinear(nn.Linear(48, 32), Precision(8, 8), input_range=(0.02, 100), input_factors=factors)
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        between = self.first(inputs)
+        return self.second(between), between
+
+
+def test_factors_right_behind_a_product_are_kept() -> None:
+    torch.manual_seed(0)
+    model, inputs = Chain(), torch.randn(2, 6, 24)
+    with torch.no_grad():
+        expected = model(inputs)
+    answers = compiled_from(model, inputs)([inputs.numpy()])
+    for got, exact in zip((torch.from_numpy(answers[port]) for port in range(2)), expected, strict=True):
+        assert sqnr_db(exact, got) >= 100

@@ -105,7 +105,7 @@ def test_only_weights_of_8_bits_take_factors_on(
     assert not precision.smooths_inputs
     assert all("factors" not in one for one in input_ranges(bench.anatomy.identity(), bench, precision).values())
     part = QuantLinear(nn.Linear(8, 4), precision, input_range=(0.1, 0))
-    assert part.input_factors is None and part.input_range().factors is None
+    assert part.input_factors is None and part.input_range().inverse_factors is None
 
 
 def test_damaged_inputs_are_refused() -> None:
