@@ -104,7 +104,6 @@ def search(
 ) -> None:
     """Search what to deploy, measure the front whole, and write the report. Run it again to go on where it was."""
     from .api import pare
-    from .profilers.supervision import Allowance
     from .profilers.workload import Workload
     from .search.distilling import Schedule
     from .search.modular import Modular
@@ -137,7 +136,7 @@ def search(
         modular=Modular(sizes, schedule=Schedule(modular_steps, seed=seed)),
         prepared=prepared,
         palette=given.palette(precisions, table_precisions, intermediates, calibration, intermediate_kinds),
-        isolation=Allowance(isolate_seconds, None if isolate_memory_mb is None else round(isolate_memory_mb * 1e6)),
+        isolation=given.allowance(isolate_seconds, isolate_memory_mb),
         latency=latency,
         progress=Terminal(),
     )

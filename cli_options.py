@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from .errors import ParingError, PlanError, SettingError
 
 if TYPE_CHECKING:
+    from .profilers.supervision import Allowance
     from .search.tasks import Task
     from .spaces.palette import Palette
 
@@ -74,6 +76,21 @@ IsolateSeconds = Annotated[
 IsolateMemory = Annotated[
     float | None,
     typer.Option("--isolate-memory-mb", help="It is ended when it holds more main memory: the trial is out of memory."),
+]
+IsolateWorkloadSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--isolate-seconds",
+        help="Measure each workload in a process of its own, which is ended after so long, its start included; "
+        "the others are measured all the same.",
+    ),
+]
+IsolateWorkloadMemory = Annotated[
+    float | None,
+    typer.Option(
+        "--isolate-memory-mb",
+        help="The same, ended when it and the processes it starts hold more main memory than that.",
+    ),
 ]
 # As `Palette` has them; written here too so that asking for help need not load it.
 PRECISIONS, TABLE_PRECISIONS = "w8a8,w4a8-64x64-pow2", "w8,w4-1x64,w3-1x64"
@@ -144,6 +161,21 @@ def cores(threads: int | None) -> int:
     from .profilers.machine import available_cores
 
     return available_cores() if threads is None else threads
+
+
+def allowance(isolate_seconds: float | None, isolate_memory_mb: float | None) -> "Allowance":
+    """What an isolated process may take; None for no limit.
+
+    Raises:
+        SettingError: if a limit is not above 0, or that of memory is no finite number.
+    """
+    from .profilers.supervision import Allowance
+
+    if isolate_memory_mb is None:
+        return Allowance(isolate_seconds)
+    if not isfinite(isolate_memory_mb):
+        raise SettingError(f"--isolate-memory-mb must be a finite number above 0, got {isolate_memory_mb}.")
+    return Allowance(isolate_seconds, round(isolate_memory_mb * 1e6))
 
 
 def positive(option: str, value: float) -> None:

@@ -2,14 +2,21 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from . import cli_options as given
+
+if TYPE_CHECKING:
+    from .profilers.side_by_side import Measured, Setup
+    from .profilers.side_by_side_isolated import Unmeasured
+    from .profilers.supervision import Allowance
+    from .profilers.workload import Workload
 
 
 def devices(
@@ -92,12 +99,19 @@ def profile(
     timer: Annotated[str, typer.Option(help="wall, or device: events of a GPU around each request.")] = "wall",
     cuda_graph: Annotated[bool, typer.Option(help="Record forward passes and launch them as a whole.")] = False,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, each model in a process of its own.")] = True,
+    isolate_seconds: given.IsolateWorkloadSeconds = None,
+    isolate_memory_mb: given.IsolateWorkloadMemory = None,
     seed: given.Seed = 0,
     form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
 ) -> None:
-    """Measure saved models side by side: time, throughput, memory and energy on a grid of workloads."""
-    from .errors import MeasurementError, SettingError
-    from .profilers.side_by_side import measure_models
+    """Measure saved models side by side: time, throughput, memory and energy on a grid of workloads.
+
+    Ends with 1 where an isolated workload gave no numbers.
+    """
+    from .errors import SettingError
+    from .profilers.side_by_side import Setup
+    from .profilers.side_by_side_isolated import Unmeasured
+    from .profilers.supervision import Allowance
     from .profilers.timing import ANEW
     from .profilers.workload import Workload
     from .reports.profiled import render_profiles
@@ -119,25 +133,35 @@ def profile(
         Workload(examples, length, given.cores(threads), generated, beams, at_once)
         for examples, length, at_once in grid
     ]
-    try:
-        with given.interruptible():
-            found = measure_models(
-                models,
-                workloads,
-                device=device,
-                runtime=runtime,
-                effort=replace(ANEW, seconds=seconds, half_width=half_width / 100),
-                with_memory=memory,
-                on_device=timer == "device",
-                as_graph=cuda_graph,
-                seed=seed,
-                tell=lambda what: typer.echo(what, err=True),
-            )
-    except MemoryError as error:
-        raise MeasurementError(str(error)) from error
+    effort = replace(ANEW, seconds=seconds, half_width=half_width / 100)
+    setup = Setup(device, runtime, effort, memory, timer == "device", cuda_graph, seed)
+    allowance = given.allowance(isolate_seconds, isolate_memory_mb)
+    found = _side_by_side(models, workloads, setup, None if allowance == Allowance() else allowance)
     console = Console()
     wide = console if console.is_terminal else Console(width=160)
     typer.echo(render_profiles(found, form, console=wide), nl=form == "json")
+    if any(isinstance(one, Unmeasured) for one in found):
+        raise typer.Exit(1)
+
+
+def _side_by_side(
+    models: list[str], workloads: list["Workload"], setup: "Setup", allowance: "Allowance | None"
+) -> Sequence["Measured | Unmeasured"]:
+    """Measures in this process, or where something is allowed, in others."""
+    from .errors import MeasurementError
+    from .profilers.side_by_side import measure_models
+    from .profilers.side_by_side_isolated import measure_isolated
+
+    def tell(what: str) -> None:
+        typer.echo(what, err=True)
+
+    with given.interruptible():
+        if allowance is not None:
+            return measure_isolated(models, workloads, setup, allowance, tell=tell)
+        try:
+            return measure_models(models, workloads, setup, tell=tell)
+        except MemoryError as error:
+            raise MeasurementError(str(error)) from error
 
 
 def _kinds() -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Peak memory of a saved model, measured in a fresh process that does nothing else: see `isolation`."""
 
-import gc
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -157,16 +156,11 @@ def memory_of(load: Callable[[], Callable[[], Tensor]], device: Device) -> Memor
         device: whose memory is read.
 
     Raises:
-        MemoryError: if a GPU has not enough; what this process held there is given back.
+        MemoryError: if the device has not enough; what this process held there is given back.
         MeasurementError: if an answer is not finite.
     """
-    try:
+    with devices.clean_after_failure(device):
         return _measured(load, device)
-    except torch.OutOfMemoryError as error:
-        cause = str(error)
-    # Not before here: until the error is gone, its frames hold the tensors that filled the device.
-    release_device_memory()
-    raise MemoryError(f"{device.name} has too little memory: {cause}")
 
 
 def _measured(load: Callable[[], Callable[[], Tensor]], device: Device) -> Memory:
@@ -183,13 +177,6 @@ def _measured(load: Callable[[], Callable[[], Tensor]], device: Device) -> Memor
     _, peak_bytes = device.memory()
     check_finite(answers)
     return Memory(peak_bytes, runtime_bytes, loaded_bytes, *_of_device(device))
-
-
-def release_device_memory() -> None:
-    """Gives back what torch keeps of GPUs for later; call it once nothing refers to the tensors any more."""
-    gc.collect()
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
 
 
 def _of_device(device: Device) -> tuple[int, int] | tuple[()]:

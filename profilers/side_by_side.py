@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -49,17 +49,50 @@ class Measured:
     stored_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """By what models are measured, and how.
+
+    Attributes:
+        device: where they run, as the user writes it.
+        runtime: name of what runs them.
+        effort: of one workload, all models together.
+        with_memory: whether to measure peaks.
+        on_device: times requests by the device's own stopwatch, such as events of CUDA, instead of the wall clock.
+        as_graph: records forward passes and launches them as a whole.
+        seed: of every order.
+    """
+
+    device: str
+    runtime: str
+    effort: Effort
+    with_memory: bool = True
+    on_device: bool = False
+    as_graph: bool = False
+    seed: int = 0
+
+    def opened(self) -> tuple[Device, Runtime, Stopwatch | None]:
+        """The device, the runtime, and the stopwatch where it is not the wall clock.
+
+        Raises:
+            SettingError: if there is none of these here, or they do not go together.
+        """
+        place, runner = devices.find(self.device), runtimes.find(self.runtime)
+        absence = runner.absence(place)
+        if absence is not None:
+            raise SettingError(f"the runtime {self.runtime!r} cannot run on {place.name}: {absence}")
+        stopwatch = getattr(place, "stopwatch", None) if self.on_device else None
+        if self.on_device and stopwatch is None:
+            raise SettingError(f"{place.name} has no stopwatch of its own; leave out --timer device.")
+        return place, runner, stopwatch
+
+
 def measure_models(
     sources: Sequence[str],
     workloads: Sequence[Workload],
+    setup: Setup,
     *,
-    device: str,
-    runtime: str,
-    effort: Effort,
-    with_memory: bool,
-    on_device: bool = False,
-    as_graph: bool = False,
-    seed: int = 0,
+    turns: Collection[int] | None = None,
     tell: Callable[[str], object] = lambda what: None,
 ) -> list[Measured]:
     """Measures models beside each other.
@@ -67,13 +100,9 @@ def measure_models(
     Args:
         sources: folders of Hugging Face or of paring, or names on the hub; the first is what others are compared with.
         workloads: each is measured apart.
-        device: where they run.
-        runtime: what runs them.
-        effort: of one workload, all models together.
-        with_memory: whether to measure peaks.
-        on_device: times requests by the device's own stopwatch, such as events of CUDA, instead of the wall clock.
-        as_graph: records forward passes and launches them as a whole.
-        seed: of every order.
+        setup: by what, and how.
+        turns: which of the workloads to measure, counted from 0; the others are only looked at, whether the models can
+            serve them. None for all.
         tell: hears what is being done.
 
     Returns:
@@ -84,34 +113,35 @@ def measure_models(
             or one that answers with numbers that are not finite.
         MemoryError: if memory runs out; the device is left clean.
     """
-    place, runner = devices.find(device), runtimes.find(runtime)
-    absence = runner.absence(place)
-    if absence is not None:
-        raise SettingError(f"the runtime {runtime!r} cannot run on {place.name}: {absence}")
-    if len(set(sources)) < len(sources):
-        raise SettingError(f"every model is given once, got {', '.join(sources)}.")
-    stopwatch = getattr(place, "stopwatch", None) if on_device else None
-    if on_device and stopwatch is None:
-        raise SettingError(f"{place.name} has no stopwatch of its own; leave out --timer device.")
+    place, runner, stopwatch = setup.opened()
+    refuse_repeated(sources)
     models = {source: load_saved(source) for source in sources}
     for source, model in models.items():
         refusal = runner.refusal(model)
         if refusal is not None:
-            raise SettingError(f"the runtime {runtime!r} cannot run {source!r}: {refusal}")
+            raise SettingError(f"the runtime {setup.runtime!r} cannot run {source!r}: {refusal}")
         for workload in workloads:
             workload.inputs(model.config)
     found: list[Measured] = []
     with devices.clean_after_failure(place):
-        for workload in workloads:
+        for number, workload in enumerate(workloads):
+            if turns is not None and number not in turns:
+                continue
             tell(f"timing {len(models)} models: {workload}")
-            load = partial(_load, runner, place, workload.threads, as_graph)
-            late, known = _times(models, load, workload, place, effort, stopwatch, seed)
-            memory = _memory(models, workload, place, runtime) if with_memory else {}
+            load = partial(_load, runner, place, workload.threads, setup.as_graph)
+            late, known = _times(models, load, workload, place, setup.effort, stopwatch, setup.seed)
+            memory = _memory(models, workload, place, setup.runtime) if setup.with_memory else {}
             for source, model in models.items():
                 kernels, energy = known[source]
                 stored = artefact.stored_bytes(model)
                 found.append(Measured(source, workload, kernels, late[source], memory.get(source), energy, stored))
     return found
+
+
+def refuse_repeated(sources: Sequence[str]) -> None:
+    """Raises `SettingError` if a model is given more than once."""
+    if len(set(sources)) < len(sources):
+        raise SettingError(f"every model is given once, got {', '.join(sources)}.")
 
 
 def load_saved(source: str) -> PreTrainedModel:

@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
-import torch
 
 from ..errors import BudgetError, ParingError, SearchError, StorageError, TimedOutError, UserError
 from ..profilers.counting import Shapes
-from ..profilers.memory import MemoryMeter, release_device_memory
+from ..profilers.devices import clean_after_failure
+from ..profilers.memory import MemoryMeter
 from ..spaces.axes import Parameter, Value
 from ..spaces.plan import Plan
 from ..spaces.space import Space
@@ -155,29 +155,25 @@ class _Loop:
         trial = self._record.study.ask()
         choice = {parameter.name: _suggest(trial, parameter) for parameter in self._space}
         plan: Plan | None = None
-        was_full = False
         try:
-            plan = self._space.resolve(choice, self._bench)
-            if plan.fingerprint in self._known:
-                self._repeat(trial, choice, self._known[plan.fingerprint])
-                return False
-            self._keep(trial, self._judge.judge(trial.number, plan))
+            with clean_after_failure(self._bench.device):
+                plan = self._space.resolve(choice, self._bench)
+                if plan.fingerprint in self._known:
+                    self._repeat(trial, choice, self._known[plan.fingerprint])
+                    return False
+                self._keep(trial, self._judge.judge(trial.number, plan))
         except KeyboardInterrupt:
             self._record.tell_failed(trial, State.INTERRUPTED, "interrupted by the user", plan)
             self._record.study.enqueue_trial(choice)
             raise
         except (StorageError, UserError, *DATABASE_ERRORS):
             raise
-        except (MemoryError, torch.cuda.OutOfMemoryError) as error:
-            was_full = True
+        except MemoryError as error:
             self._fail(trial, State.OUT_OF_MEMORY, error, plan)
         except TimedOutError as error:
             self._fail(trial, State.TIMED_OUT, error, plan)
         except Exception as error:  # one bad candidate never ends a run
             self._fail(trial, State.FAILED, error, plan)
-        if was_full:
-            # Not before here: the error held the tensors that filled the device.
-            release_device_memory()
         return True
 
     def _keep(self, trial: optuna.Trial, judged: Trial, repeats: int | None = None) -> None:

@@ -82,6 +82,34 @@ def test_profile_serves_streams(command: Command, model_folder: Path) -> None:
     assert len(row["latency"]["calls_seconds"]) == 3 * len(row["latency"]["samples_seconds"])
 
 
+def test_profile_measures_in_a_process_of_its_own(command: Command, model_folder: Path) -> None:
+    options = ("--tokens", 8, "--isolate-seconds", 600, "--isolate-memory-mb", 1e6, "--format", "json", *LITTLE)
+    code, out, err = command("profile", model_folder, *options)
+    (row,) = json.loads(out)
+    assert (code, row["ending"], row["cause"]) == (0, "answered", "")
+    assert row["p50_ms"] > 0
+    assert row["memory_mb"] > 0
+    assert "in a process of their own" in err
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "json"])
+@pytest.mark.parametrize(
+    ("limit", "ending", "cause"),
+    [
+        (("--isolate-seconds", 0.01), "timed.out", "it took longer than 0.01 s"),
+        (("--isolate-memory-mb", 1), "out.of.memory", r"the process held \d+ MB, more than the 1 MB it may take"),
+    ],
+)
+def test_profile_shows_what_gave_no_numbers_and_ends_with_1(
+    command: Command, model_folder: Path, form: str, limit: tuple[str, float], ending: str, cause: str
+) -> None:
+    code, out, err = command("profile", model_folder, "--tokens", "8,16", *limit, "--format", form, *LITTLE)
+    assert code == 1
+    for words in (ending, cause):
+        assert len(re.findall(words, out)) == 2
+    assert len(err.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -99,6 +127,11 @@ def test_profile_serves_streams(command: Command, model_folder: Path) -> None:
         (["--format", "xml"], "unknown format 'xml'"),
         (["--timer", "sundial"], "unknown timer 'sundial'; the legal values are: device, wall."),
         (["--timer", "device"], "cpu has no stopwatch of its own"),
+        (["--isolate-seconds", "0"], "the seconds of an isolated process must be above 0, got 0"),
+        (["--isolate-seconds", "nan"], "the seconds of an isolated process must be above 0, got nan"),
+        (["--isolate-memory-mb", "-1"], "the bytes of memory of an isolated process must be above 0, got -1000000"),
+        (["--isolate-memory-mb", "nan"], "--isolate-memory-mb must be a finite number above 0, got nan"),
+        (["--isolate-seconds", "0.01", "--device", "cpu:77"], "there is no device 'cpu:77' here"),
         (["--cuda-graph", "--tokens", "8"], "cpu cannot record passes"),
     ],
 )

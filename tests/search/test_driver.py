@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +24,13 @@ from paring.errors import (
     StorageError,
     TimedOutError,
 )
+from paring.profilers.devices.cpu import Cpu
 from paring.profilers.machine import Machine
 from paring.profilers.memory import Memory, MemoryMeter
 from paring.profilers.supervision import Allowance
 from paring.profilers.timing import Effort
 from paring.profilers.workload import Workload
-from paring.search import driver, finals, judge, quality
+from paring.search import finals, judge, quality
 from paring.search.data import read_tables
 from paring.search.driver import search
 from paring.search.judge import Judge
@@ -355,7 +357,11 @@ def test_a_second_search_in_the_folder_is_refused(settings: MakeSettings, tmp_pa
     [
         (RuntimeError("boom"), State.FAILED, "RuntimeError: boom"),
         (MeasurementError("the model gave 3 answers"), State.FAILED, "the model gave 3 answers"),
-        (MemoryError("killed by signal 9"), State.OUT_OF_MEMORY, "MemoryError: killed by signal 9"),
+        (
+            MemoryError("killed by signal 9"),
+            State.OUT_OF_MEMORY,
+            "MemoryError: memory ran out on cpu: killed by signal 9",
+        ),
         (TimedOutError("it took longer than 9 s"), State.TIMED_OUT, "it took longer than 9 s"),
     ],
 )
@@ -413,12 +419,22 @@ def test_what_breaks_its_isolation_is_told_apart(
 def test_a_full_gpu_is_emptied(
     settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    emptied: list[int] = []
-    monkeypatch.setattr(driver, "release_device_memory", lambda: emptied.append(len(judgements.plans)))
+    released: list[tuple[int, int]] = []
+    kept: weakref.WeakSet[torch.nn.Module] = weakref.WeakSet()
+    real = Judge.judge
+
+    def fills(own: Judge, number: int, plan: Plan) -> Trial:
+        candidate = torch.nn.Module()  # what only the candidate's own frames hold, as its tensors are
+        kept.add(candidate)
+        return real(own, number, plan)
+
+    monkeypatch.setattr(Judge, "judge", fills)
+    monkeypatch.setattr(Cpu, "release", lambda self: released.append((len(judgements.plans), len(kept))))
     judgements.failures[1] = torch.OutOfMemoryError("tried to allocate 9 GiB")
     record = search(settings(tmp_path / "run"))
     assert [trial.state for trial in record.trials()] == [State.JUDGED, State.OUT_OF_MEMORY, State.JUDGED]
-    assert emptied == [2]
+    assert record.trials()[1].cause == "MemoryError: memory ran out on cpu: tried to allocate 9 GiB"
+    assert released == [(2, 0)]  # at once, and when nothing held a tensor any more
 
 
 def test_a_baseline_that_fails_ends_the_search(settings: MakeSettings, tmp_path: Path, judgements: Judgements) -> None:
