@@ -18,7 +18,8 @@ def keep(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     machine = Machine.here(device.name, device.facts(), {})
     print(pd.DataFrame(rows).to_string(index=False, float_format=lambda value: f"{value:.4g}"))
     for fact, value in facts.items():
-        print(f"{fact}: {value}")
+        if not isinstance(value, dict | list):  # those are for the file
+            print(f"{fact}: {value}")
     FOLDER.mkdir(exist_ok=True)
     content = {"machine": {"fingerprint": machine.fingerprint, **machine.to_json()}, **facts, "rows": rows}
     (FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf8")

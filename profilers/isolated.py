@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import ParingError
-from .supervision import Allowance, Ending, Finding, end, explain, supervise
+from .supervision import Allowance, Ending, Finding, end, explain, is_out_of_memory, supervise
 
 Job = tuple[Callable[..., Any], tuple[Any, ...]]
 
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _FIRST_TO_GO = "1000"
 _PARENT_SECONDS = 0.5
-# How torch says that the system gave it no memory; it has no class of error for that.
-_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 
 
 def answer_of(load: Callable[[], Job]) -> bytes:
@@ -37,18 +35,12 @@ def answer_of(load: Callable[[], Job]) -> bytes:
         function, arguments = load()
         return pickle.dumps(Finding(Ending.ANSWERED, function(*arguments)))
     except BaseException as error:
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             words = f": {error}" if str(error) else ""
             return pickle.dumps(Finding(Ending.OUT_OF_MEMORY, cause=f"the process ran out of memory{words}"))
         if not isinstance(error, ParingError):
             traceback.print_exc()
         return pickle.dumps(Finding(Ending.FAILED, cause=f"{type(error).__name__}: {error}"))
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    torch = sys.modules.get("torch")
-    of_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
-    return of_device or isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
 
 
 def _fork(job: bytes, before: bytes | None, allowance: Allowance, parent: int) -> bytes:

@@ -9,6 +9,7 @@ harmful one. The price is what a process can touch between two looks, some tens 
 import os
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,8 @@ import psutil
 
 from ..errors import MeasurementError, SettingError, TimedOutError
 
+# How torch says that the system gave it no memory; it has no class of error for that.
+_NO_MEMORY = "DefaultCPUAllocator: can't allocate memory"
 _LOOK_SECONDS = 0.02
 # All processes of the system are gone through for it.
 _KIN_SECONDS = 1.0
@@ -127,6 +130,13 @@ def supervise(
 def end(pid: int) -> None:
     """Ends a process, which may be this one, that leads a process group of its own, and all it started."""
     _Watched(pid).kill()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that there is no more memory, of the machine or a device; imports no torch."""
+    torch = sys.modules.get("torch")
+    of_device = torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return of_device or isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _NO_MEMORY in str(error))
 
 
 def explain(exit_code: int) -> Finding:

@@ -9,6 +9,7 @@ import torch
 
 from ...errors import SettingError
 from ...spaces import plugins
+from ..supervision import is_out_of_memory
 
 
 class Device(Protocol):
@@ -114,7 +115,9 @@ def clean_after_failure(device: Device) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         cause = str(error).partition("\n")[0] or "no more is to be had"
         # What failed still holds its tensors, for whoever would look into the traceback.
         traceback.clear_frames(error.__traceback__)

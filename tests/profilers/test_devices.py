@@ -110,6 +110,13 @@ def test_memory_that_runs_out_leaves_the_device_clean(kind: str, monkeypatch: py
         assert len(released) == 2
 
 
+def test_what_torch_says_of_main_memory_is_known_too() -> None:
+    with pytest.raises(MemoryError, match="memory ran out on cpu"), devices.clean_after_failure(devices.find("cpu")):
+        torch.empty(2**50)
+    with pytest.raises(RuntimeError, match="shapes"), devices.clean_after_failure(devices.find("cpu")):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
 def test_a_failure_lets_go_of_what_was_held() -> None:
     class Held:
         pass
