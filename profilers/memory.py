@@ -134,14 +134,19 @@ def loaded_request(folder: Path, device: Device, runtime: str, workload: Workloa
     return partial(serve, executable, inputs, workload)
 
 
+def count_non_finite(answers: Tensor) -> int:
+    """How many values of an answer are NaN or infinite; tokens never are."""
+    return int((~torch.isfinite(answers)).sum()) if answers.is_floating_point() else 0
+
+
 def check_finite(answers: Tensor) -> None:
     """Looks at what a model answered; tokens are always finite.
 
     Raises:
         MeasurementError: if a value is NaN or infinite.
     """
-    if answers.is_floating_point() and not torch.isfinite(answers).all():
-        bad = int((~torch.isfinite(answers)).sum())
+    bad = count_non_finite(answers)
+    if bad:
         raise MeasurementError(
             f"a model answers finite values, got NaN or infinity in {bad} of {answers.numel()}; its weights are "
             "damaged, or the precision is too coarse for its activations. Check the original, or allow more bits."

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel
 
 from ..errors import ModelError, SettingError
@@ -18,7 +17,7 @@ from .comparison import Late, compare
 from .devices import Device
 from .energy import Energy, energy_of, meter_for
 from .graphs import recorded
-from .memory import Memory, MemoryMeter
+from .memory import Memory, MemoryMeter, count_non_finite
 from .runtimes import Executable, Runtime
 from .timing import Effort
 from .topology import thread_warnings
@@ -161,7 +160,7 @@ def refuse_non_finite(executable: Executable, model: PreTrainedModel, workload: 
         ModelError: if it holds numbers that are not finite.
     """
     answer = request(executable, workload.inputs(model.config), workload)
-    if answer.is_floating_point() and not torch.isfinite(answer).all():
+    if count_non_finite(answer):
         raise ModelError(
             f"{source!r} answers with numbers that are not finite: its weights, or its rounding, are broken."
         )

@@ -27,7 +27,6 @@ class FusedInt8Linear(nn.Module):
     """
 
     weight: None = None  # see `QuantLinear`
-    inverse: Tensor | None
 
     def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
         """Packs the weight for the kernel.
@@ -41,7 +40,6 @@ class FusedInt8Linear(nn.Module):
         self._range = found = meaning.input_range()
         # Inputs of fewer bits end earlier; the kernel itself ends at 0 and 255.
         self._highest = None if found.largest == _LARGEST_CODE else (found.largest - found.zero_point) * found.scale
-        self.register_buffer("inverse", found.inverse_factors)
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         zero_points = torch.zeros(self.out_features, dtype=torch.int64)
         with packed_for_fbgemm():
@@ -50,8 +48,7 @@ class FusedInt8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
-        if self.inverse is not None:
-            inputs = inputs * self.inverse
+        inputs = self._range.divided(inputs)
         if self._highest is not None:
             inputs = inputs.clamp(max=self._highest)
         product: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
@@ -67,7 +64,6 @@ class Int8Linear(nn.Module):
     """
 
     weight: None = None  # see `QuantLinear`
-    inverse: Tensor | None
 
     def __init__(self, meaning: QuantLinear, integers: Tensor, scale: Tensor) -> None:
         """Packs the weight for the kernel.
@@ -79,7 +75,6 @@ class Int8Linear(nn.Module):
         """
         super().__init__()
         self._range = meaning.input_range()
-        self.register_buffer("inverse", self._range.inverse_factors)
         self.in_features, self.out_features = meaning.in_features, meaning.out_features
         self._scale, self._bias = scale, meaning.bias
         self._zero_points = torch.zeros(self.out_features, dtype=torch.int32)
@@ -89,8 +84,7 @@ class Int8Linear(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out, float32."""
-        if self.inverse is not None:
-            inputs = inputs * self.inverse
+        inputs = self._range.divided(inputs)
         codes = torch.quantize_per_tensor(inputs, self._range.scale, self._range.zero_point, torch.quint8).int_repr()
         if self._range.largest < _LARGEST_CODE:
             codes.clamp_(max=self._range.largest)
