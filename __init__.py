@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .search.modular import Curriculum as Curriculum
     from .search.modular import Modular as Modular
     from .search.tasks import Task as Task
+    from .spaces.factoring import Factoring as Factoring
     from .spaces.palette import Palette as Palette
     from .spaces.precision import Precision as Precision
 
@@ -31,6 +32,7 @@ _HOMES = {
     "Curriculum": ".search.modular",
     "Losses": ".search.distillation",
     "Modular": ".search.modular",
+    "Factoring": ".spaces.factoring",
     "Palette": ".spaces.palette",
     "Precision": ".spaces.precision",
     "Schedule": ".search.distilling",

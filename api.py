@@ -28,6 +28,7 @@ from .search.study import Record
 from .search.tasks import Task
 from .search.workbench import Greedy
 from .spaces import artefact
+from .spaces.factoring import Factoring
 from .spaces.palette import Palette
 
 
@@ -106,6 +107,7 @@ def pare(
     modular: Modular | None = None,
     prepared: str | Path | None = None,
     palette: Palette | None = None,
+    factoring: Factoring | None = None,
     isolation: Allowance | None = None,
     latency: str | None = None,
     progress: Progress | None = None,
@@ -131,6 +133,7 @@ def pare(
         modular: for the axis "assembly": how its layers are trained, in the run folder; None for the defaults.
         prepared: instead, the folder of layers that `prepare` made.
         palette: for the axis "bits": which precisions there are to choose from; None for the defaults.
+        factoring: for the axis "factors": which ways to factorise there are to choose from; None for the defaults.
         isolation: what the process may take in which a candidate's memory is measured; None for 300 seconds.
         latency: "measured" measures latency and memory of every candidate, "predicted" predicts them from a table
             that is learned first; None predicts from 100 trials on. The front is measured in any case.
@@ -158,6 +161,7 @@ def pare(
         modular=modular or Modular(),
         prepared=None if prepared is None else Path(prepared),
         palette=palette or Palette(),
+        factoring=factoring or Factoring(),
         isolation=isolation or ISOLATION,
         latency=latency,
     )

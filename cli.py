@@ -51,7 +51,7 @@ def search(
     metric: given.Metric = None,
     device: given.Device = "cpu",
     runtime: given.Runtime = "torch",
-    axes: Annotated[str, typer.Option(help="What may change, of assembly, depth, bits.")] = "depth,bits",
+    axes: Annotated[str, typer.Option(help="What may change, of assembly, depth, factors, bits.")] = "depth,bits",
     objectives: Annotated[str, typer.Option(help="Of quality, latency, memory, size.")] = "quality,latency,memory",
     budget: Annotated[
         list[str] | None, typer.Option(help="A limit to keep: latency_ms=10, memory_mb=, size_mb=, quality=, drop=.")
@@ -84,6 +84,10 @@ def search(
     intermediates: given.Intermediates = "",
     intermediate_kinds: given.IntermediateKinds = "",
     calibration: given.Calibration = "least_error",
+    factors: given.Factors = given.FACTORS,
+    table_factors: given.TableFactors = given.TABLE_FACTORS,
+    factor_group: given.FactorGroup = None,
+    autoencoder_epochs: given.AutoencoderEpochs = 30,
     isolate_seconds: given.IsolateSeconds = 300.0,
     isolate_memory_mb: given.IsolateMemory = None,
     latency: Annotated[
@@ -136,6 +140,7 @@ def search(
         modular=Modular(sizes, schedule=Schedule(modular_steps, seed=seed)),
         prepared=prepared,
         palette=given.palette(precisions, table_precisions, intermediates, calibration, intermediate_kinds),
+        factoring=given.factoring(factors, table_factors, factor_group, autoencoder_epochs),
         isolation=given.allowance(isolate_seconds, isolate_memory_mb),
         latency=latency,
         progress=Terminal(),

@@ -13,6 +13,7 @@ from .errors import ParingError, PlanError, SettingError
 if TYPE_CHECKING:
     from .profilers.supervision import Allowance
     from .search.tasks import Task
+    from .spaces.factoring import Factoring
     from .spaces.palette import Palette
 
 Model = Annotated[str, typer.Argument(help="A Hugging Face model folder, or the name of a model on the hub.")]
@@ -56,6 +57,20 @@ Precisions = Annotated[
 TablePrecisions = Annotated[
     str, typer.Option(help="For the axis bits: what tables of words and positions and the pooler may be given.")
 ]
+Factors = Annotated[
+    str,
+    typer.Option(
+        help="For the axis factors: how weights of Linears may be factorised, as method-ratio, or "
+        "method-concatenated-ratio where layers share a factor: activation, sensitivity, svd, fisher, unit_svd, "
+        "linear_autoencoder, autoencoder."
+    ),
+]
+TableFactors = Annotated[str, typer.Option(help="For the axis factors: the same for large tables of words.")]
+FactorGroup = Annotated[
+    int | None,
+    typer.Option(help="How many layers are factorised alike, and share a factor if concatenated; else all of a stack."),
+]
+AutoencoderEpochs = Annotated[int, typer.Option(help="For the axis factors: how long each autoencoder is trained.")]
 Intermediates = Annotated[
     str, typer.Option(help="For the axis bits: what results between Linears may be given, for instance a8.")
 ]
@@ -94,6 +109,8 @@ IsolateWorkloadMemory = Annotated[
 ]
 # As `Palette` has them; written here too so that asking for help need not load it.
 PRECISIONS, TABLE_PRECISIONS = "w8a8,w4a8-64x64-pow2", "w8,w4-1x64,w3-1x64"
+# As `Factoring` has them.
+FACTORS = TABLE_FACTORS = "activation-1.5,activation-2,activation-3"
 
 
 class InterruptedByUserError(ParingError):
@@ -147,6 +164,19 @@ def palette(linears: str, tables: str, intermediates: str, calibration: str, kin
         )
     except PlanError as error:
         raise SettingError(str(error)) from error
+
+
+def factoring(linears: str, tables: str, group: int | None, epochs: int) -> "Factoring":
+    """Reads lists of ways to factorise.
+
+    Raises:
+        SettingError: if one is not a way, or not one for its place.
+    """
+    from .spaces.autoencoders import AutoencoderTraining
+    from .spaces.factoring import Factoring, Way
+
+    ways = tuple(map(Way.parse, names(linears))), tuple(map(Way.parse, names(tables)))
+    return Factoring(*ways, group, AutoencoderTraining(epochs=epochs))
 
 
 def at_least_one(generated_tokens: int | None) -> int:

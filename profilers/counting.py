@@ -98,7 +98,8 @@ def counted(plan: Plan, shapes: Shapes) -> dict[str, float]:
     for kind, treatment in plan.outside.items:
         found[f"outside: {kind} {_words(treatment)}"] += 1
         if kind in shapes.outside:
-            found[f"tables: {_words(treatment)}"] += prod(shapes.outside[kind]) / whole
+            for name, amount in _of_table(treatment, *shapes.outside[kind]):
+                found[f"tables: {name}"] += amount / whole
     return dict(found)
 
 
@@ -129,13 +130,33 @@ def _of_slot(slot: Slot, stack: str, linears: Mapping[str, tuple[int, int]]) -> 
             yield f"between: {stack}.{kind} {_words(treatment)}", 1.0
             continue
         rows, columns = linears[kind]
-        kept = rows * columns if treatment.rank is None else treatment.rank * (rows + columns)
-        if treatment.rank is not None:
+        kept = _products(treatment, rows, columns)
+        if treatment.factors is not None and not treatment.factors.is_decoded:
             yield f"left out: {stack}", (rows * columns - kept) / whole
             yield f"kind: {stack}.{kind} factors", rows * columns / whole
         if treatment.precision is not None:
             yield f"products: {stack} {treatment.precision}", kept / whole
             yield f"kind: {stack}.{kind} {treatment.precision}", kept / whole
+
+
+def _of_table(treatment: Treatment, rows: int, columns: int) -> Iterator[tuple[str, float]]:
+    """What a table holds in memory, and what it no longer does."""
+    factors, kept = treatment.factors, rows * columns
+    if factors is not None:
+        # The decoder of a table is small beside its rows.
+        kept = factors.inner_size * (rows if factors.is_decoded else rows + columns)
+        yield "left out", rows * columns - kept
+    if treatment.precision is not None:
+        yield str(treatment.precision), kept
+
+
+def _products(treatment: Treatment, rows: int, columns: int) -> int:
+    """Multiply-adds per token. What a decoder gives is made dense beforehand, and factors that do not pay are folded."""
+    factors = treatment.factors
+    if factors is None or factors.is_decoded:
+        return rows * columns
+    thin = factors.inner_size * (rows + columns)
+    return min(thin, rows * columns) if treatment.precision is None else thin
 
 
 def _neighbours(slots: list[Slot], kinds: list[str]) -> Iterator[str]:
@@ -159,7 +180,9 @@ def _takes_integers(treatment: Treatment) -> bool:
 
 
 def _words(treatment: Treatment) -> str:
-    return " ".join(map(str, treatment.to_json().values()))
+    """What is done, whatever the rank: that has a count of its own."""
+    factors = [] if treatment.factors is None else ["decoder" if treatment.factors.is_decoded else "factors"]
+    return " ".join([*factors, *([] if treatment.precision is None else [str(treatment.precision)])])
 
 
 def _shape(part: nn.Module) -> tuple[int, int]:

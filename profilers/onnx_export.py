@@ -20,11 +20,12 @@ from ..spaces.artefact import quiet_transformers
 from ..spaces.build import copy_sharing_parameters
 from ..spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
 from .encoder_tracing import Logits, example_inputs, input_names
+from .factored_products import Pays, Settled, settle
 from .onnx_parts import MICROSOFT, Graph, write_part
 from .runtimes import kernel_for
 
 _PARTS = (nn.Linear, nn.Embedding, QuantLinear, QuantEmbedding, BFloat16Linear)
-_DOMAIN, _OPSET = "paring", 20
+_DOMAIN, _OPSET, _IR_VERSION = "paring", 20, 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +37,26 @@ class OnnxModel:
             are called by what `kernel_for` says, a colon, and the path of their Linear.
         names: of its inputs, in their order.
         asked: `kernel_for` of every Linear that has a precision.
+        settled: what became of its factorised Linears.
     """
 
     proto: Any
     names: tuple[str, ...]
     asked: tuple[str, ...]
+    settled: Settled
 
 
-def to_onnx(model: nn.Module, *, integer_products: bool) -> OnnxModel:
+def to_onnx(model: nn.Module, *, integer_products: bool, pays: Pays) -> OnnxModel:
     """Writes an encoder as an ONNX graph; the model itself is not changed.
 
     Args:
         model: from `build`, or loaded from an artefact.
         integer_products: whether Linears with integer inputs multiply integers; else they do it in float, with the
             same meaning.
+        pays: see `settle`.
     """
+    model = copy_sharing_parameters(model)
+    settled = settle(model, pays)
     parts = {name: part for name, part in model.named_modules() if type(part) in _PARTS}
     proto, names = _outline(model, parts)
     graph = Graph()
@@ -70,7 +76,7 @@ def to_onnx(model: nn.Module, *, integer_products: bool) -> OnnxModel:
     del proto.opset_import[:]
     proto.opset_import.extend([*kept, import_module("onnx").helper.make_opsetid(MICROSOFT, 1)])
     treated = (part.precision for part in parts.values() if isinstance(part, QuantLinear | BFloat16Linear))
-    return OnnxModel(proto, names, tuple(map(kernel_for, treated)))
+    return OnnxModel(proto, names, tuple(map(kernel_for, treated)), settled)
 
 
 class _Node(torch.autograd.Function):
@@ -115,6 +121,21 @@ class _Masked(Logits):
         found = super().named(inputs)
         masked = found["attention_mask"][:, None, None, :] == 0
         return {**found, "attention_mask": masked.float() * torch.finfo(torch.float32).min}
+
+
+def products_onnx(weights: Sequence[Tensor]) -> Any:
+    """A model of nothing but products, one after the other: "inputs", rows x in, -> rows x out of the last matrix."""
+    onnx, graph = import_module("onnx"), Graph()
+    values = "inputs"
+    for number, weight in enumerate(weights):
+        matrix = graph.constant(f"weight {number}", weight.t().numpy())
+        values = graph.add("MatMul", [values, matrix], f"product {number}")
+    make, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    inputs = make("inputs", kind, [None, weights[0].shape[1]])
+    outputs = make(values, kind, [None, weights[-1].shape[0]])
+    written = onnx.helper.make_graph(graph.nodes, "products", [inputs], [outputs], list(graph.constants.values()))
+    opset = onnx.helper.make_opsetid("", _OPSET)
+    return onnx.helper.make_model(written, opset_imports=[opset], ir_version=_IR_VERSION)
 
 
 def _outline(model: nn.Module, parts: Mapping[str, nn.Module]) -> tuple[Any, tuple[str, ...]]:

@@ -6,7 +6,7 @@ Files hold the constants as they are, so a saved model is as small as its codes.
 """
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from math import gcd
 from typing import Any
@@ -72,6 +72,16 @@ def finish(converted: Any) -> None:
         _unmark(operation)
         if operation.get_type_name() == "FakeQuantize":
             _raise(operation)
+
+
+def products(weights: Sequence[Tensor]) -> Any:
+    """A model of nothing but products, one after the other: rows x in -> rows x out of the last matrix."""
+    ops = _operators()
+    inputs = ops.parameter([-1, weights[0].shape[1]], "f32")
+    values = inputs
+    for weight in weights:
+        values = ops.matmul(values, _constant(weight, "f32"), False, True)
+    return openvino().Model([values], [inputs])
 
 
 def _unmark(operation: Any) -> None:

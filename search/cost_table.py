@@ -71,6 +71,7 @@ class Subject:
             "shapes": Shapes.of(bench.model, bench.anatomy).to_json(),
             "granularities": {stack.name: list(stack.granularities) for stack in bench.anatomy.stacks},
             "palette": bench.anatomy.palette.to_json(),
+            "factoring": bench.anatomy.factoring.to_json(),
             "machine": self.machine,
             "runtime": self.runtime,
             "axes": list(self.axes),

@@ -61,6 +61,7 @@ def open_workbench(
         modular=modular,
         prepared=prepared,
         palette=settings.palette,
+        factoring=settings.factoring,
         identity=None if modular is None or prepared is not None else identity_of(settings.model, tables, task),
     )
     machine = Machine.here(device.name, device.facts(), runtime.versions())

@@ -12,6 +12,7 @@ from ..profilers.memory import MemoryMeter
 from ..profilers.supervision import Allowance
 from ..profilers.workload import Workload
 from ..spaces import artefact, axes
+from ..spaces.factoring import Factoring
 from ..spaces.palette import Palette
 from .data import Tables
 from .modular import Modular
@@ -57,6 +58,7 @@ class Settings:
         greedy: how the removal order is found.
         modular: how modular layers are trained, where the axis "assembly" is searched and none are prepared.
         palette: which precisions may be chosen, where the axis "bits" is searched.
+        factoring: which ways to factorise weights may be chosen, where the axis "factors" is searched.
         prepared: the folder of modular layers that `paring prepare` made; None to train them in the run folder.
         isolation: what the process may take in which the memory of a candidate is measured; one that takes more is
             ended, and the trial is out of memory or timed out.
@@ -80,6 +82,7 @@ class Settings:
     greedy: Greedy = field(default_factory=Greedy)
     modular: Modular = field(default_factory=Modular)
     palette: Palette = field(default_factory=Palette)
+    factoring: Factoring = field(default_factory=Factoring)
     prepared: Path | None = None
     isolation: Allowance = ISOLATION
     latency: str | None = None
@@ -170,6 +173,7 @@ class Settings:
             sampler=identity["sampler"],
             greedy=Greedy(**greedy),
             palette=Palette.from_json(identity["palette"]) if "palette" in identity else Palette(),
+            factoring=Factoring.from_json(identity["factoring"]) if "factoring" in identity else Factoring(),
             isolation=Allowance(**described["effort"].get("isolation", asdict(ISOLATION))),
             latency=described["effort"].get("latency"),
             **_modular_of_run(described),
@@ -200,6 +204,7 @@ class Settings:
             "greedy": asdict(self.greedy),
             **self._modular_identity(),
             **({"palette": self.palette.to_json()} if "bits" in self.axes else {}),
+            **({"factoring": self.factoring.to_json()} if "factors" in self.axes else {}),
         }
         prepared = {} if self.prepared is None else {"prepared": _lasting(str(self.prepared))}
         isolation = {} if self.isolation == ISOLATION else {"isolation": asdict(self.isolation)}

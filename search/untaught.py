@@ -80,6 +80,9 @@ class UntaughtBench:
             self._known[key] = learn()
         return self._known[key]
 
+    def report(self, share: float, now: str) -> None:
+        """Nobody watches."""
+
 
 def drawn_choice(space: Space, draw: random.Random) -> dict[str, Value]:
     """A choice at random, so that deep and shallow models, uniform ones and mixtures all come up.

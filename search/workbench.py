@@ -18,6 +18,7 @@ from ..profilers.runtimes import Executable, Runtime
 from ..spaces import axes
 from ..spaces.anatomy import anatomy_of
 from ..spaces.build import build
+from ..spaces.factoring import Factoring
 from ..spaces.palette import Palette
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot
 from ..spaces.ties import distinct_tensors
@@ -27,7 +28,7 @@ from .data import Examples, Tables
 from .greedy import Ties, best_layer, greedy_order
 from .modular import Modular
 from .prepared import Prepared, train_modular_layers
-from .progress import Progress
+from .progress import Progress, Report
 from .quality import Quality, judge
 from .tasks import Task, TaskKind, load
 from .training import Training, fine_tune
@@ -35,7 +36,12 @@ from .training import Training, fine_tune
 SCORERS = ("training_free", "fine_tune")
 _CALIBRATION_BATCH = 32
 # What is being done while something is learned, by the first word of its key.
-_LEARNING = {"bits": "calibrating inputs", "rounding": "rounding weights", "harm": "how much each part minds rounding"}
+_LEARNING = {
+    "bits": "calibrating inputs",
+    "rounding": "rounding weights",
+    "harm": "how much each part minds rounding",
+    "factors": "factorising weights",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +94,7 @@ class LocalWorkbench:
         prepared: Prepared | None = None,
         identity: Mapping[str, str] | None = None,
         palette: Palette | None = None,
+        factoring: Factoring | None = None,
     ) -> None:
         """Encodes the data; learns nothing yet.
 
@@ -106,6 +113,7 @@ class LocalWorkbench:
             prepared: modular layers that are there already, instead.
             identity: of the model and the training rows, for layers trained here; see `prepared.identity_of`.
             palette: which precisions there are to choose from.
+            factoring: which ways to factorise weights there are to choose from.
 
         Raises:
             DataError: if the data do not fit the model.
@@ -116,11 +124,12 @@ class LocalWorkbench:
         granularities = () if self._modular is None else self._modular.granularities
         self.model = model
         anatomy = anatomy_of(model).with_modular_layers(granularities)
-        self.anatomy = replace(anatomy, palette=palette or Palette())
+        self.anatomy = replace(anatomy, palette=palette or Palette(), factoring=factoring or Factoring())
         self.device, self.runtime, self._threads = device, runtime, threads
         self._greedy, self._progress = greedy, progress
         self._cache, self._weights_folder = Cache(folder / "cache"), folder / "weights"
         self._modular_folder = folder / "modular"
+        self._report: Report = lambda share, now: None
         self._orders: dict[tuple[str, str, int], RemovalOrder] = {}
         self._kind: TaskKind = load(task.name)
         self.metric = self._kind.metric(task, model)
@@ -158,10 +167,18 @@ class LocalWorkbench:
         known: Material | None = self._cache.get_tensors(key)
         if known is None:
             with self._progress.stage(_LEARNING.get(key.partition("-")[0], "learning"), 1) as report:
-                known = learn()
+                self._report, before = report, self._report
+                try:
+                    known = learn()
+                finally:
+                    self._report = before
                 report(1, "")
             self._cache.put_tensors(key, known)
         return known
+
+    def report(self, share: float, now: str) -> None:
+        """Shows how far it is."""
+        self._report(share, now)
 
     def modular_layers(self) -> Material:
         """The parameters of every modular layer: those prepared, or trained here when first asked for.

@@ -1,7 +1,7 @@
 """Where a model keeps its parts: layer stacks, Linears by kind, embeddings."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Self, TypeVar
 
@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import ModelError
+from .factoring import DEFAULT_FACTORING, Factoring
 from .families import FAMILIES, Layout, StackAnatomy
 from .palette import DEFAULT_PALETTE, Palette
 from .plan import Layer, Plan, Slot, Stack
@@ -26,6 +27,8 @@ class Anatomy:
             model may hold the same table (see `spaces/ties.py`); each table is listed once.
         intermediates: kind of result -> paths of the parts outside the stacks that compute it.
         palette: which precisions its parts may be given.
+        factoring: which ways there are to factorise them.
+        shapes: kind of table or Linear outside the stacks -> rows (words, outputs) and columns of its weight.
     """
 
     family: str
@@ -33,6 +36,8 @@ class Anatomy:
     outside: Mapping[str, str]
     intermediates: Mapping[str, tuple[str, ...]]
     palette: Palette = DEFAULT_PALETTE
+    factoring: Factoring = DEFAULT_FACTORING
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     def identity(self) -> Plan:
         """The plan that changes nothing."""
@@ -88,9 +93,8 @@ def _place(model: PreTrainedModel, family: str, layout: Layout) -> Anatomy:
         replace(stack, path=prefix + stack.path, n_layers=len(_find(model, prefix + stack.path, nn.ModuleList)))
         for stack in layout.stacks
     )
+    stacks = tuple(replace(stack, shapes=_shapes_in(model, stack)) for stack in stacks)
     for stack in stacks:
-        for path in stack.linears.values():
-            _find(model, f"{stack.path}.0.{path}", nn.Linear)
         for path in (path for paths in stack.intermediates.values() for path in paths):
             _find(model, f"{stack.path}.0.{path}", nn.Module)
     tables: dict[int, tuple[str, str]] = {}
@@ -102,7 +106,20 @@ def _place(model: PreTrainedModel, family: str, layout: Layout) -> Anatomy:
     for path in (path for paths in intermediates.values() for path in paths):
         _find(model, path, nn.Module)
     outside = MappingProxyType(dict(tables.values()) | found)
-    return Anatomy(family, stacks, outside, MappingProxyType(intermediates))
+    shapes = MappingProxyType({kind: _shape(model.get_submodule(path)) for kind, path in outside.items()})
+    return Anatomy(family, stacks, outside, MappingProxyType(intermediates), shapes=shapes)
+
+
+def _shapes_in(model: nn.Module, stack: StackAnatomy) -> Mapping[str, tuple[int, int]]:
+    """The shapes of a stack's Linears, which are alike in all layers."""
+    linears = {kind: _find(model, f"{stack.path}.0.{path}", nn.Linear) for kind, path in stack.linears.items()}
+    return MappingProxyType({kind: _shape(linear) for kind, linear in linears.items()})
+
+
+def _shape(part: nn.Module) -> tuple[int, int]:
+    assert isinstance(part, nn.Linear | nn.Embedding)
+    rows, columns = part.weight.shape
+    return int(rows), int(columns)
 
 
 def _has(model: nn.Module, path: str) -> bool:

@@ -11,6 +11,7 @@ from ..errors import PlanError
 from . import axes
 from .anatomy import Anatomy, anatomy_of
 from .axes import Site
+from .factored import share_factors
 from .families import StackAnatomy
 from .plan import ORIGINAL_WEIGHTS, Plan, Stack, Treatments
 from .ties import tie, tied_names, with_tied
@@ -57,6 +58,7 @@ def build(
     site = Site("outside", None, plan.outside, anatomy.outside, anatomy.intermediates)
     realised = _realise(compressed, site, materials)
     assert isinstance(realised, PreTrainedModel)
+    share_factors(realised)
     realised.eval()
     return realised
 
@@ -93,10 +95,8 @@ def _check_kinds(
                 "has no weights, so write 'a8'" if kind in intermediates else "has weights, so write 'w8' or 'w8a8'"
             )
             raise PlanError(f"the plan gives {kind!r} {treatment.precision}, but it {needed}.")
-        if treatment.rank is not None and kind in intermediates:
+        if treatment.factors is not None and kind in intermediates:
             raise PlanError(f"the plan factorises {kind!r}, which has no weights.")
-        if treatment.rank is not None and "factors" not in axes.names():
-            raise PlanError(f"the plan factorises {kind!r}, which no axis of this paring does.")
 
 
 def copy_sharing_parameters(model: Model) -> Model:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import PlanError
 from .anatomy import Anatomy
+from .factored import FactoredLinear, pieces
 from .plan import Plan
 from .workbench import Workbench
 
@@ -19,7 +20,9 @@ _DECODERS_NEED = "batches for a model with a decoder need labels or decoder_inpu
 def standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator[tuple[str, nn.Linear]]:
     """Slot and kind, as "encoder.3.query", of every Linear that stands in a built model in float, and the Linear.
 
-    Those outside the stacks are called "outside" and their kind.
+    Those outside the stacks are called "outside" and their kind. A factorised one is two, "encoder.3.query.narrow" and
+    "encoder.3.query.wide"; one that is decoded, and what a factorised table consists of, take no inputs in and are left
+    out.
     """
     for stack in plan.stacks:
         places = anatomy.stack(stack.name)
@@ -27,12 +30,17 @@ def standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator
         for place, position in enumerate(kept):
             for kind, path in places.linears.items():
                 part = model.get_submodule(f"{places.path}.{place}.{path}")
-                assert isinstance(part, nn.Linear)
-                yield f"{stack.name}.{position}.{kind}", part
+                yield from _products(f"{stack.name}.{position}.{kind}", part)
     for kind, path in anatomy.outside.items():
-        part = model.get_submodule(path)
-        if isinstance(part, nn.Linear):
-            yield f"outside.{kind}", part
+        yield from _products(f"outside.{kind}", model.get_submodule(path))
+
+
+def _products(name: str, part: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
+    """The Linears of a part that inputs of the model go through."""
+    if isinstance(part, nn.Linear | FactoredLinear):
+        for piece_name, piece in pieces(name, part):
+            assert isinstance(piece, nn.Linear)
+            yield piece_name, piece
 
 
 def input_samples(model: nn.Module, parts: Mapping[str, nn.Module], bench: Workbench) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ class StackAnatomy:
         intermediates: kind of result between Linears -> paths inside one layer of the parts that compute it.
         n_layers: how many layers the original has.
         granularities: for how many layers a modular layer may stand; none if there shall be no modular layers.
+        shapes: kind of Linear -> rows (outputs) and columns (inputs) of its weight.
     """
 
     name: str
@@ -30,6 +31,7 @@ class StackAnatomy:
     intermediates: Mapping[str, tuple[str, ...]]
     n_layers: int = 0
     granularities: tuple[int, ...] = ()
+    shapes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,50 +6,18 @@ It is data only: frozen, hashable, a JSON round trip, readable by a person. The 
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ..errors import PlanError
+from .factorisation import Factorisation
+from .layer import Layer as Layer
 from .precision import Precision
 
 SCHEMA = 2
 ORIGINAL_WEIGHTS = "original"
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Layer:
-    """Which trained layer stands in a slot.
-
-    Attributes:
-        index: 0-based; of the original layer where `granularity` is 1, else of the group of originals it stands for.
-        granularity: how many consecutive original layers it does the work of; 1 is an original layer.
-    """
-
-    index: int
-    granularity: int = 1
-
-    def __post_init__(self) -> None:
-        if self.index < 0 or self.granularity < 1:
-            raise PlanError(f"a layer needs index >= 0 and granularity >= 1, got {self.index} and {self.granularity}.")
-
-    @property
-    def originals(self) -> range:
-        """Indices of the original layers whose work it does."""
-        return range(self.index * self.granularity, (self.index + 1) * self.granularity)
-
-    def __str__(self) -> str:
-        return str(self.index) if self.granularity == 1 else f"m{self.granularity}.{self.index}"
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Reads what `str` writes: "4" is original layer 4, "m2.1" the second modular layer of granularity 2."""
-        match = re.fullmatch(r"(?:m(\d+)\.)?(\d+)", text)
-        if match is None:
-            raise PlanError(f"a layer is written '4' or 'm2.1', got {text!r}.")
-        return cls(int(match[2]), int(match[1] or 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +25,12 @@ class Treatment:
     """What is done to one Linear or embedding. The empty treatment leaves it as it is, bit for bit.
 
     Attributes:
-        rank: inner size of a two-factor form; None leaves one dense matrix.
-        precision: bits; None leaves float.
+        factors: how its weight is factorised; None leaves one dense matrix.
+        precision: bits, of the factors where there are some; None leaves float.
     """
 
-    rank: int | None = None
+    factors: Factorisation | None = None
     precision: Precision | None = None
-
-    def __post_init__(self) -> None:
-        if self.rank is not None and self.rank < 1:
-            raise PlanError(f"a rank is at least 1, got {self.rank}.")
 
     @property
     def is_identity(self) -> bool:
@@ -75,16 +39,19 @@ class Treatment:
 
     def to_json(self) -> dict[str, Any]:
         """Only what is done, in words a person can read."""
-        done = {"rank": self.rank, "bits": None if self.precision is None else str(self.precision)}
-        return {name: value for name, value in done.items() if value is not None}
+        done = {"factors": self.factors, "bits": self.precision}
+        return {name: str(value) for name, value in done.items() if value is not None}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        if set(data) - {"rank", "bits"}:
-            raise PlanError(f"a treatment has a rank and bits, got {', '.join(sorted(data))}.")
-        bits = data.get("bits")
-        return cls(rank=data.get("rank"), precision=None if bits is None else Precision.parse(bits))
+        if set(data) - {"factors", "bits"}:
+            raise PlanError(f"a treatment has factors and bits, got {', '.join(sorted(data))}.")
+        factors, bits = data.get("factors"), data.get("bits")
+        return cls(
+            factors=None if factors is None else Factorisation.parse(factors),
+            precision=None if bits is None else Precision.parse(bits),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,21 +183,34 @@ class Plan:
                 if treatment.precision is not None:
                     yield f"{site}.{kind}", layer, treatment.precision
 
+    def factorisations(self) -> Iterator[tuple[str, Layer | None, Factorisation]]:
+        """Name, as "encoder.3.query", layer and factorisation of every part that has one."""
+        for site, layer, treatments in self.sites():
+            for kind, treatment in treatments.items:
+                if treatment.factors is not None:
+                    yield f"{site}.{kind}", layer, treatment.factors
+
     def treatments(self) -> tuple[Treatment, ...]:
         """Every treatment of the plan that is not the identity."""
         return tuple(treatment for *_, place in self.sites() for _, treatment in place.items)
 
     def in_float(self) -> Self:
-        """The same structure with all precisions taken away."""
+        """The same structure and factors with all precisions taken away."""
+        return self._treated(lambda treatment: replace(treatment, precision=None))
 
-        def strip(place: Treatments) -> Treatments:
-            return Treatments.of({kind: replace(treatment, precision=None) for kind, treatment in place.items})
+    def whole(self) -> Self:
+        """The same structure with nothing done to any part."""
+        return self._treated(lambda treatment: Treatment())
+
+    def _treated(self, change: Callable[[Treatment], Treatment]) -> Self:
+        def changed(place: Treatments) -> Treatments:
+            return Treatments.of({kind: change(treatment) for kind, treatment in place.items})
 
         stacks = tuple(
-            replace(stack, slots=tuple(replace(slot, treatments=strip(slot.treatments)) for slot in stack.slots))
+            replace(stack, slots=tuple(replace(slot, treatments=changed(slot.treatments)) for slot in stack.slots))
             for stack in self.stacks
         )
-        return replace(self, stacks=stacks, outside=strip(self.outside))
+        return replace(self, stacks=stacks, outside=changed(self.outside))
 
     @property
     def is_plain(self) -> bool:

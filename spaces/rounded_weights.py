@@ -5,35 +5,51 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 
-from torch import nn
+from torch import Tensor, nn
 
 from .anatomy import Anatomy
 from .blocks import quantise
 from .calibration import input_moments, standing_linears
-from .plan import ORIGINAL_WEIGHTS, Layer, Plan, Slot
+from .factorisation import Factorisation
+from .homes import home_of
+from .plan import Layer, Plan, Treatment
 from .precision import Precision
 from .quantised import remembered
 from .rounding import round_with_feedback
 from .workbench import Material, Workbench
 
+# Which parts of a model are rounded together: those inside the stacks, those outside, or one kind in one stack.
+_STACKS, _OUTSIDE = "stacks", "outside"
+
 
 def rounded_weights(plan: Plan, bench: Workbench) -> Material:
     """The weights of a plan that have fewer than 8 bits, rounded with error feedback; of 8, the nearest is as good.
 
+    Of a factorised Linear both factors are; factors of tables, and decoders, are rounded to the nearest elsewhere.
+
     Returns:
-        Site name and kind, such as "encoder.3.query" -> {"codes", "scales"}, as modules hold them.
+        Site name and kind, such as "encoder.3.query" or "encoder.3.query.narrow" -> {"codes", "scales"}, as modules
+        hold them.
     """
 
     # Many parts have one home, and what is remembered of it may lie on a disk.
     @cache
-    def all_of(home: Plan, together: tuple[Precision, ...], outside: bool) -> Material:
-        return _all_rounded(home, together, bench, outside=outside)
+    def all_of(home: Plan, together: tuple[Precision, ...], which: str) -> Material:
+        return _all_rounded(home, together, bench, which)
 
     found = {}
+    factors = {name: factorisation for name, _, factorisation in plan.factorisations()}
     for name, layer, precision in _below_8_bits(plan):
         outside = layer is None
-        home, home_name = _home(plan, name, layer, bench.anatomy)
-        found[name] = all_of(home, _together(precision, bench, outside=outside), outside)[f"{precision} {home_name}"]
+        home, home_name = home_of(plan, name, layer, bench.anatomy)
+        if name not in factors:
+            rounded = all_of(home, _together(precision, bench, outside=outside), _OUTSIDE if outside else _STACKS)
+            found[name] = rounded[f"{precision} {home_name}"]
+        elif layer is not None and not factors[name].is_decoded:
+            home, which = _with_factors(home, home_name, factors[name], bench.anatomy)
+            rounded = all_of(home, (precision,), which)
+            for piece in ("narrow", "wide"):
+                found[f"{name}.{piece}"] = rounded[f"{precision} {home_name}.{piece}"]
     return found
 
 
@@ -50,7 +66,8 @@ def rounded_model(home: Plan, precision: Precision, bench: Workbench, *, outside
         Site name and kind -> {"codes", "scales"}: Linears with error feedback; tables, which have no inputs to learn
         from, to the nearest.
     """
-    found = _all_rounded(home, _together(precision, bench, outside=outside), bench, outside=outside)
+    which = _OUTSIDE if outside else _STACKS
+    found = _all_rounded(home, _together(precision, bench, outside=outside), bench, which)
     prefix = f"{precision} "
     return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
 
@@ -62,12 +79,12 @@ def _together(precision: Precision, bench: Workbench, *, outside: bool) -> tuple
     return together if precision in together else (precision,)
 
 
-def _all_rounded(home: Plan, together: Sequence[Precision], bench: Workbench, *, outside: bool) -> Material:
+def _all_rounded(home: Plan, together: Sequence[Precision], bench: Workbench, which: str) -> Material:
     """Precision, a space, and the name of a part -> its weights; remembered."""
     words = hashlib.sha256(" ".join(map(str, together)).encode()).hexdigest()[:12]
     # A change of the scales, the order of columns or the correction changes the version.
-    key = f"rounding-1-{'outside' if outside else 'stacks'}-{home.fingerprint}-{words}"
-    return bench.remember(key, partial(_round, home, together, bench, outside))
+    key = f"rounding-1-{which}-{home.fingerprint}-{words}"
+    return bench.remember(key, partial(_round, home, together, bench, which))
 
 
 def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Precision]]:
@@ -77,41 +94,29 @@ def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Precision]]:
             yield name, layer, precision
 
 
-def _home(plan: Plan, name: str, layer: Layer | None, anatomy: Anatomy) -> tuple[Plan, str]:
-    """The plan in which a part's weights are rounded, and the part's name there.
-
-    A layer is rounded once, with the inputs it sees among its own like: an original in the original model, a modular
-    layer among those of its granularity. So its codes serve all structures it stands in. Weights trained for one
-    structure are rounded in that one.
-    """
-    if plan.weights != ORIGINAL_WEIGHTS:
-        return plan.in_float(), name
-    home = anatomy.identity()
-    if layer is None:
-        return home, name
+def _with_factors(home: Plan, name: str, factors: Factorisation, anatomy: Anatomy) -> tuple[Plan, str]:
+    """A home with one kind of Linear factorised in all layers that may have these factors, and that kind's name."""
     stack, _, kind = name.split(".", 2)
-    if layer.granularity > 1:
-        for old in home.stacks:
-            if layer.granularity in anatomy.stack(old.name).granularities:
-                slots = (Slot(Layer(i, layer.granularity)) for i in range(len(old.slots) // layer.granularity))
-                home = home.with_stack(replace(old, slots=tuple(slots)))
-    return home, f"{stack}.{layer.index}.{kind}"
+    old, treatment = home.stack(stack), Treatment(factors=factors)
+    slots = tuple(
+        replace(slot, treatments=slot.treatments.with_(kind, treatment))
+        if slot.layer is not None and slot.layer in (factors.members or (slot.layer,))
+        else slot
+        for slot in old.slots
+    )
+    return home.with_stack(replace(old, slots=slots)), f"{stack}.{kind}"
 
 
-def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, outside: bool) -> Material:
+def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, which: str) -> Material:
     """Precision, a space, and the name of a part -> its weights."""
     model = bench.build(home)
-    linears = {
-        name: part
-        for name, part in standing_linears(model, home, bench.anatomy)
-        if name.startswith("outside.") == outside
-    }
+    linears = {name: part for name, part in standing_linears(model, home, bench.anatomy) if _is_of(name, which)}
     tables = {}
-    for kind, path in bench.anatomy.outside.items() if outside else ():
+    for kind, path in bench.anatomy.outside.items() if which == _OUTSIDE else ():
         part = model.get_submodule(path)
         if isinstance(part, nn.Embedding):
             tables[f"outside.{kind}"] = part
-    moments = input_moments(model, linears, bench) if linears else {}
+    moments = _alike_where_shared(linears, input_moments(model, linears, bench)) if linears else {}
     found = {}
     for precision in precisions:
         for name, linear in linears.items():
@@ -119,3 +124,23 @@ def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, outsid
         for name, table in tables.items():
             found[f"{precision} {name}"] = remembered(quantise(table.weight, precision))
     return found
+
+
+def _is_of(name: str, which: str) -> bool:
+    """Whether a Linear of this name is one of those rounded together."""
+    site, *rest = name.split(".")
+    if which in (_STACKS, _OUTSIDE):
+        return (site == "outside") == (which == _OUTSIDE)
+    return f"{site}.{'.'.join(rest[1:2])}" == which and len(rest) > 2
+
+
+def _alike_where_shared(linears: dict[str, nn.Linear], moments: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The moments, summed over Linears that hold one weight: it is to be rounded once for all of them."""
+    holders: dict[int, list[str]] = {}
+    for name, linear in linears.items():
+        holders.setdefault(linear.weight.data_ptr(), []).append(name)
+    summed = {}
+    for names in holders.values():
+        total = moments[names[0]] if len(names) == 1 else sum((moments[name] for name in names[1:]), moments[names[0]])
+        summed.update(dict.fromkeys(names, total))
+    return summed

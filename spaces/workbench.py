@@ -51,3 +51,6 @@ class Workbench(Protocol):
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns, kept under a key of content for this and later runs."""
+
+    def report(self, share: float, now: str) -> None:
+        """Says what share of what is being learned is done, and a few words on it; for whoever watches."""

@@ -82,14 +82,16 @@ def kernel_for(precision: Precision) -> str:
 
 
 def kernels_text(asked: Iterable[str], ran: Iterable[str]) -> str:
-    """How many Linears run on the kernels that their precisions ask for, the others being run in float.
+    """How many Linears run on the kernels that their plan asks for, the others being run in float.
 
     Args:
-        asked: `kernel_for` of every Linear that has a precision.
-        ran: the same of those that run on such a kernel.
+        asked: `kernel_for` of every Linear that has a precision; "factors" for every factorised one, "decoder" for
+            every one that a decoder gives.
+        ran: the same of those that run so: as two products, in the case of factors. Others run as one dense product,
+            and what a decoder gives always does.
 
     Returns:
-        For instance "int8 30/36, w4 0/2 Linears"; "float" where nothing was asked for.
+        For instance "factors 20/24, int8 30/36, w4 0/2 Linears"; "float" where nothing was asked for.
     """
     wanted, got = Counter(asked), Counter(ran)
     return f"{', '.join(f'{k} {got[k]}/{wanted[k]}' for k in sorted(wanted))} Linears" if wanted else "float"

@@ -1,12 +1,14 @@
 """Eager PyTorch, with the matrix products of fbgemm and oneDNN, or of CUDA, that were measured to win."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import GenerationConfig
 
 from ...spaces.artefact import quiet_transformers
@@ -16,6 +18,7 @@ from ...spaces.quantised import BFloat16Linear, QuantEmbedding, QuantLinear
 from ...spaces.ties import tie, tied_names
 from ...spaces.workbench import Inputs
 from ..devices import Device
+from ..factored_products import Settled, quicker_as_two, settle
 from ..machine import EXACT_INT8, instruction_sets
 from ..torch_floats import DenseLinear, HalfLinear, PackedBFloat16Linear, PlainBFloat16Linear, half_weight
 from ..torch_integers import FusedInt8Linear, Int8Linear, IntMmLinear
@@ -105,7 +108,8 @@ class TorchRuntime:
         is_cpu = device.torch_device.type == "cpu"
         # On the CPU untouched parameters stay shared with the original; moving to a device must not move those.
         own = copy_sharing_parameters(model) if is_cpu else copy.deepcopy(model)
-        kernels = lower(own, device.torch_device)
+        settled = settle(own, partial(quicker_as_two, ("torch", device.name, threads), partial(_products, device)))
+        kernels = lower(own, device.torch_device, settled)
         ties = tied_names(own)
         own.to(device.torch_device)
         tie(own, ties)  # moving gives every holder of a table its own copy
@@ -115,8 +119,27 @@ class TorchRuntime:
         """Nothing: the exported tensors are torch's own."""
 
 
-def lower(model: nn.Module, device: torch.device) -> str:
+def _products(device: Device, weights: Sequence[Tensor]) -> Callable[[Tensor], object]:
+    """See `factored_products.MakeProducts`."""
+    moved = [weight.to(device.torch_device) for weight in weights]
+
+    def multiply(inputs: Tensor) -> None:
+        inputs = inputs.to(device.torch_device)
+        with torch.inference_mode():
+            for weight in moved:
+                inputs = functional.linear(inputs, weight)
+        device.synchronise()
+
+    return multiply
+
+
+def lower(model: nn.Module, device: torch.device, settled: Settled = Settled()) -> str:  # noqa: B008  (frozen)
     """Puts what runs best in place of every treated part, in place.
+
+    Args:
+        model: without factorised Linears that are to run as one.
+        device: where it shall run.
+        settled: what became of its factorised Linears.
 
     Returns:
         How many Linears run on the kernels they ask for, as `kernels_text` writes it.
@@ -132,7 +155,8 @@ def lower(model: nn.Module, device: torch.device) -> str:
         model.set_submodule(name, done[id(part)][0])
     linears = {id(part): part for part in parts.values() if not isinstance(part, QuantEmbedding)}
     asked = [kernel_for(part.precision) for part in linears.values()]
-    return kernels_text(asked, [ran for _, ran in done.values() if ran is not None])
+    ran = [kernel for _, kernel in done.values() if kernel is not None]
+    return kernels_text([*asked, *settled.asked], [*ran, *settled.ran])
 
 
 class _Unpacked:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from ...errors import PlanError
 from ..anatomy import Anatomy
 from ..blocks import quantise
+from ..factor_bytes import keep_the_smaller
+from ..factored import pieces
 from ..input_ranges import input_ranges
 from ..intermediate_ranges import intermediate_ranges
 from ..intermediates import set_intermediate
@@ -44,7 +46,10 @@ class Bits:
         return (*inside, *outside, *between)
 
     def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
-        """Sets precisions; choices for a slot in which nothing stands have no effect."""
+        """Sets precisions; choices for a slot in which nothing stands have no effect.
+
+        Where a Linear has factors as well and would be larger so than with one of both, the smaller of the two is kept.
+        """
         palette = bench.anatomy.palette
         for stack in plan.stacks:
             places = bench.anatomy.stack(stack.name)
@@ -55,7 +60,7 @@ class Bits:
                     continue
                 wanted = {kind: choice[f"bits.{stack.name}.{position}.{kind}"] for kind in kinds}
                 slots[position] = replace(slot, treatments=_set(slot.treatments, wanted))
-            plan = plan.with_stack(replace(stack, slots=tuple(slots)))
+            plan = plan.with_stack(replace(stack, slots=keep_the_smaller(tuple(slots), places.shapes)))
         kinds = (*bench.anatomy.outside, *palette.between(bench.anatomy.intermediates))
         wanted = {kind: choice[f"bits.{kind}"] for kind in kinds}
         return replace(plan, outside=_set(plan.outside, wanted))
@@ -64,16 +69,16 @@ class Bits:
         """Ranges of inputs and intermediate results, seen in the float model of this structure, and rounded weights.
 
         Returns:
-            Site name and kind, joined by a dot -> {"scale", "zero_point"} and perhaps {"factors"} of its inputs where
-            those are quantised, and {"codes", "scales"} of its weights where those have fewer than 8 bits; for
-            intermediate results see `intermediate_ranges`.
+            Site name and kind, joined by a dot, and the name of the piece where the part is factorised -> {"scale",
+            "zero_point"} and perhaps {"factors"} of its inputs where those are quantised, and {"codes", "scales"} of
+            its weights where those have fewer than 8 bits; for intermediate results see `intermediate_ranges`.
         """
         found = {name: dict(ranges) for name, ranges in intermediate_ranges(plan, bench).items()}
         found.update({name: dict(stored) for name, stored in rounded_weights(plan, bench).items()})
         structure, wanted = plan.in_float(), _integer_inputs(plan)
-        ranges = {precision: input_ranges(structure, bench, precision) for precision in set(wanted.values())}
-        for name, precision in wanted.items():
-            found.setdefault(name, {}).update(ranges[precision][name])
+        ranges = {way: input_ranges(structure, bench, way[0], smoothed=way[1]) for way in set(wanted.values())}
+        for name, way in wanted.items():
+            found.setdefault(name, {}).update(ranges[way][name])
         return found
 
     def realise(self, module: nn.Module, site: Site, material: Material | None) -> nn.Module:
@@ -82,19 +87,21 @@ class Bits:
             precision = treatment.precision
             if precision is None:
                 continue
-            found = {} if material is None else material.get(f"{site.name}.{kind}", {})
             if kind in site.intermediates:
                 assert precision.activation_bits is not None
-                ranges = None if material is None else found
+                ranges = None if material is None else material.get(f"{site.name}.{kind}", {})
                 set_intermediate(module, kind, site.intermediates[kind], precision.activation_bits, ranges)
                 continue
-            part = module.get_submodule(site.parts[kind])
-            if isinstance(part, nn.Embedding):
-                _quantise_table(module, part.weight, precision, found)
-            elif isinstance(part, nn.Linear):
-                module.set_submodule(site.parts[kind], _quantised_linear(part, precision, found))
-            else:
-                raise PlanError(f"{site.name}.{kind} is a {type(part).__name__}, which has no quantised form.")
+            whole = module.get_submodule(site.parts[kind])
+            for name, part in pieces(f"{site.name}.{kind}", whole):
+                path = site.parts[kind] + name.removeprefix(f"{site.name}.{kind}")
+                known = {} if material is None else material.get(name, {})
+                if isinstance(part, nn.Embedding):
+                    _quantise_table(module, part.weight, precision, known)
+                elif isinstance(part, nn.Linear):
+                    module.set_submodule(path, _quantised_linear(part, precision, known))
+                else:
+                    raise PlanError(f"{name} is a {type(part).__name__}, which has no quantised form.")
         return module
 
 
@@ -134,9 +141,16 @@ def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, foun
 def _set(old: Treatments, wanted: Mapping[str, Value]) -> Treatments:
     """The treatments with the precisions of these kinds set to the chosen ones."""
     for kind, value in wanted.items():
-        precision = None if value == FLOAT else Precision.parse(str(value))
-        old = old.with_(kind, replace(old.get(kind), precision=precision))
+        precision, before = None if value == FLOAT else Precision.parse(str(value)), old.get(kind)
+        if precision is not None and before.factors is not None and before.factors.is_decoded:
+            precision = _of_decoded(precision)
+        old = old.with_(kind, replace(before, precision=precision))
     return old
+
+
+def _of_decoded(precision: Precision) -> Precision | None:
+    """What is left of a precision where a decoder gives the weight: that is stored in fewer bits, and runs in float."""
+    return replace(precision, activation_bits=None) if precision.has_integer_weights else None
 
 
 def _intermediates(anatomy: Anatomy) -> Iterator[str]:
@@ -147,13 +161,24 @@ def _intermediates(anatomy: Anatomy) -> Iterator[str]:
     yield from anatomy.palette.between(anatomy.intermediates)
 
 
-def _integer_inputs(plan: Plan) -> dict[str, Precision]:
-    """Site name and kind, joined by a dot -> precision of the Linears whose inputs are integers."""
-    return {
-        name: precision
-        for name, layer, precision in plan.precisions()
-        if layer is not None and precision.weight_bits is not None and precision.has_integer_inputs
-    }
+def _integer_inputs(plan: Plan) -> dict[str, tuple[Precision, bool]]:
+    """The Linears whose inputs are integers.
+
+    Returns:
+        Site name and kind, joined by a dot, and the piece -> precision, and whether the inputs may be smoothed: not
+        where layers share a factor, since their inputs differ and smoothing changes the weight with them.
+    """
+    factors = {name: factorisation for name, _, factorisation in plan.factorisations()}
+    found = {}
+    for name, layer, precision in plan.precisions():
+        if layer is None or precision.weight_bits is None or not precision.has_integer_inputs:
+            continue
+        if name not in factors:
+            found[name] = precision, True
+        else:
+            found[f"{name}.narrow"] = precision, factors[name].group is None
+            found[f"{name}.wide"] = precision, True
+    return found
 
 
 plugin = Bits()
