@@ -1,0 +1,153 @@
+"""What calibration shows of Linears: the inputs they meet, and how much the answers mind changes of their outputs.
+
+One backward pass tells both. The answers are the centred logits, as in `sensitivity.py`; of them a random direction is
+taken per prediction, so that the squared gradient is, in the mean, that of all of them together.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import PlanError
+from .workbench import Inputs, Material, Workbench
+
+_NO_LABEL = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Sums over the tokens of the calibration batches that count; all float64.
+
+    A token counts for a Linear if the answers depend on what the Linear makes of it. Padding does not, nor do, in the
+    last layer of a classifier, the words whose hidden states nobody reads.
+
+    Attributes:
+        count: tokens; no dimensions.
+        total: inputs added up; in.
+        moment: x x^T added up; in x in.
+        pull: squared gradients at the outputs, mean over outputs, added up; no dimensions.
+        pulled_total: inputs added up, each token weighted by that; in.
+        pulled_moment: x x^T added up, weighted the same; in x in.
+        gradient: g g^T added up, for gradients g at the outputs; out x out.
+        fisher: squared gradients of the weights, each those of one example, added up along rows; out.
+    """
+
+    count: Tensor
+    total: Tensor
+    moment: Tensor
+    pull: Tensor
+    pulled_total: Tensor
+    pulled_moment: Tensor
+    gradient: Tensor
+    fisher: Tensor
+
+    def to_material(self) -> Mapping[str, Tensor]:
+        """Field -> its sum, as `Workbench.remember` keeps it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def seen_of(material: Material) -> dict[str, Seen]:
+    """The opposite of `Seen.to_material`, for all Linears of a material."""
+    return {name: Seen(**kept) for name, kept in material.items()}
+
+
+def look_at(model: nn.Module, parts: Mapping[str, nn.Linear], bench: Workbench) -> dict[str, Seen]:
+    """Runs the calibration batches forwards and backwards, and adds up what these Linears saw.
+
+    Args:
+        model: in evaluation mode.
+        parts: Linears of the model by name.
+        bench: whose batches are run.
+
+    Returns:
+        Name -> what it saw.
+
+    Raises:
+        PlanError: if the batches do not run, or no answer depends on a part.
+    """
+    found: dict[str, Seen] = {}
+    for seed, batch in enumerate(bench.calibration()):
+        for name, part, inputs, gradient in _traced(model, parts, batch, seed):
+            fresh = _sums(part, inputs, gradient)
+            found[name] = _added(found[name], fresh) if name in found else fresh
+    missing = [name for name in parts if name not in found or not float(found[name].count)]
+    if missing:
+        raise PlanError(
+            f"no answer to the calibration batches depends on {len(missing)} Linears, among them {missing[0]}; batches "
+            "for a model with a decoder need labels or decoder_input_ids."
+        )
+    return found
+
+
+def _traced(
+    model: nn.Module, parts: Mapping[str, nn.Linear], batch: Inputs, seed: int
+) -> Iterable[tuple[str, nn.Linear, Tensor, Tensor]]:
+    """Every call of every part in a batch: inputs, and the gradient of a random direction of the answers."""
+    calls: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
+
+    def look(name: str, part: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        # From here on gradients are wanted, whether or not anything before was trainable.
+        output = output if output.requires_grad else output.detach().requires_grad_()
+        calls.append((name, part, inputs[0].detach(), output))
+        return output
+
+    hooks = [part.register_forward_hook(partial(look, name)) for name, part in parts.items()]
+    try:
+        with torch.enable_grad():
+            logits: Tensor = model(**batch).logits
+            pulled = (logits * _directions(logits, batch.get("labels"), seed)).sum()
+    except ValueError as error:
+        raise PlanError(f"the calibration batches do not run: {error}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not calls:
+        return []
+    gradients = torch.autograd.grad(pulled, [output for *_, output in calls], materialize_grads=True)
+    return [(name, part, inputs, found) for (name, part, inputs, _), found in zip(calls, gradients, strict=True)]
+
+
+def _directions(logits: Tensor, labels: Tensor | None, seed: int) -> Tensor:
+    """Random directions among the centred logits, whose products with themselves have the centring as their mean.
+
+    With two classes that is one of two directions, so nothing is lost to chance; padding after a target has none.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(logits.shape, generator=generator).to(logits)
+    if logits.shape[-1] == 1:
+        return drawn.sign()
+    drawn = drawn - drawn.mean(dim=-1, keepdim=True)
+    drawn = drawn * ((logits.shape[-1] - 1) ** 0.5 / drawn.norm(dim=-1, keepdim=True).clamp_min(1e-12))
+    if labels is not None and labels.shape == logits.shape[:-1]:
+        drawn = drawn * (labels != _NO_LABEL).unsqueeze(-1)
+    return drawn
+
+
+def _sums(part: nn.Linear, inputs: Tensor, gradient: Tensor) -> Seen:
+    """What one call of a Linear adds: inputs and gradients are examples x ... x features."""
+    per_row = torch.zeros(part.out_features, dtype=torch.float64)
+    for own, pull in zip(inputs, gradient, strict=True):
+        own, pull = own.reshape(-1, part.in_features), pull.reshape(-1, part.out_features)
+        per_row += ((own @ own.t()) @ pull * pull).sum(0).double().cpu()
+    rows, pulls = inputs.flatten(0, -2), gradient.flatten(0, -2)
+    counts = pulls.abs().amax(1) > 0
+    rows, pulls = rows[counts].double(), pulls[counts].double()
+    weights = pulls.square().mean(1, keepdim=True)
+    found = (
+        counts.sum().double(),
+        rows.sum(0),
+        rows.t() @ rows,
+        weights.sum(),
+        (rows * weights).sum(0),
+        (rows * weights).t() @ rows,
+        pulls.t() @ pulls,
+        per_row.to(rows.device),
+    )
+    return Seen(*found)
+
+
+def _added(one: Seen, other: Seen) -> Seen:
+    return Seen(*(getattr(one, field.name) + getattr(other, field.name) for field in fields(Seen)))
