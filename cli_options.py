@@ -172,7 +172,7 @@ def factoring(linears: str, tables: str, group: int | None, epochs: int) -> "Fac
     Raises:
         SettingError: if one is not a way, or not one for its place.
     """
-    from .spaces.autoencoders import AutoencoderTraining
+    from .spaces.autoencoder_training import AutoencoderTraining
     from .spaces.factoring import Factoring, Way
 
     ways = tuple(map(Way.parse, names(linears))), tuple(map(Way.parse, names(tables)))

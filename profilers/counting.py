@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import prod
 from typing import Any, Self
 
 from torch import nn
@@ -151,7 +150,7 @@ def _of_table(treatment: Treatment, rows: int, columns: int) -> Iterator[tuple[s
 
 
 def _products(treatment: Treatment, rows: int, columns: int) -> int:
-    """Multiply-adds per token. What a decoder gives is made dense beforehand, and factors that do not pay are folded."""
+    """Multiply-adds per token; what a decoder gives is made dense beforehand, factors that do not pay are folded."""
     factors = treatment.factors
     if factors is None or factors.is_decoded:
         return rows * columns

@@ -21,18 +21,18 @@ def part_bytes(shape: tuple[int, int], treatment: Treatment, sharing: int = 1) -
     rows, columns = shape
     precision, factors = treatment.precision, treatment.factors
     if factors is None:
-        return _bytes(rows, columns, precision)
+        return _bytes(rows, columns, precision) + _input_bytes(columns, precision)
     if factors.is_decoded:
         layers = decoder_shapes(factors.rank, columns)
         decoder = sum(_bytes(*layer, precision) + 4 * layer[0] for layer in layers)
         return _bytes(rows, factors.rank, precision) + 4 * rows + decoder / sharing
     size = factors.inner_size
-    return _bytes(rows, size, precision) + _bytes(size, columns, precision) / sharing
+    # Every part has a range of its own for the inputs of a factor that it shares.
+    inputs = _input_bytes(size, precision) + _input_bytes(columns, precision)
+    return _bytes(rows, size, precision) + _bytes(size, columns, precision) / sharing + inputs
 
 
-def keep_the_smaller(
-    slots: tuple[Slot, ...], shapes: Mapping[str, tuple[int, int]]
-) -> tuple[Slot, ...]:
+def keep_the_smaller(slots: tuple[Slot, ...], shapes: Mapping[str, tuple[int, int]]) -> tuple[Slot, ...]:
     """Takes factors or bits away from Linears that have both and are larger so than with one of them.
 
     Blocks that do not fit a short factor, and factors that no longer are shared because layers differ in their bits,
@@ -60,7 +60,11 @@ def keep_the_smaller(
 
 
 def _bytes(rows: int, columns: int, precision: Precision | None) -> int:
-    if precision is None:
-        return 4 * rows * columns
-    inputs = 8 if precision.has_integer_inputs else 0
-    return packed_bytes(rows, columns, precision) + inputs + (2 * columns if precision.smooths_inputs else 0)
+    return 4 * rows * columns if precision is None else packed_bytes(rows, columns, precision)
+
+
+def _input_bytes(columns: int, precision: Precision | None) -> int:
+    """Scale and zero point of integer inputs, and their factors."""
+    if precision is None or not precision.has_integer_inputs:
+        return 0
+    return 8 + (2 * columns if precision.smooths_inputs else 0)

@@ -19,7 +19,7 @@ _DECODER_WIDTHS = (2, 4)
 
 
 class FactoredLinear(nn.Module):
-    """A Linear whose weight is a product of two: first `narrow`, in -> rank, then `wide`, rank -> out, with the bias."""
+    """A Linear whose weight is a product of two: `narrow`, in -> rank, then `wide`, rank -> out, with the bias."""
 
     weight: None = None  # see `QuantLinear`
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from ..errors import SettingError
-from .autoencoders import AutoencoderTraining
+from .autoencoder_training import AutoencoderTraining
 from .factor_sizes import METHODS, size_for
 from .factorisation import Factorisation
 from .layer import Layer

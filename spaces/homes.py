@@ -31,5 +31,3 @@ def home_of(plan: Plan, name: str, layer: Layer | None, anatomy: Anatomy) -> tup
                 slots = (Slot(Layer(i, layer.granularity)) for i in range(len(old.slots) // layer.granularity))
                 home = home.with_stack(replace(old, slots=tuple(slots)))
     return home, f"{stack}.{layer.index}.{kind}"
-
-

@@ -1,13 +1,14 @@
 """The factors of a plan's parts: learned where a part stands among its own like, once for all plans."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from functools import cache, partial
 
 import torch
 from torch import Tensor, nn
 
-from .autoencoders import fit
+from .autoencoders import Report, folded, train_autoencoder
 from .calibration import standing_linears, watch
 from .factor_sizes import FORMS
 from .factorisation import Factorisation
@@ -95,22 +96,111 @@ def _learn_linears(home: Plan, place: str, together: Sequence[Factorisation], be
         if slot.layer is not None and _is_learned(slot.layer, together[0])
     }
     linears = {name: part for name, part in standing_linears(model, home, bench.anatomy) if name in chosen}
-    seen = look_at(model, linears, bench) if _needs_seen(together[0], bench) else {}
+    seen = look_at(model, linears, bench) if together[0].method in SEEING_METHODS else {}
     sets = [list(linears)] if together[0].group is not None else [[name] for name in linears]
     found: dict[str, Mapping[str, Tensor]] = {}
-    for number, names in enumerate(sets):
-        for factors in together:
-            held_out = HeldOut(model, {name: linears[name] for name in names}, bench)
-            parts = _Parts(names, [linears[name] for name in names], [seen[name] for name in names if name in seen])
-            found.update(_fitted(factors, parts, bench, held_out, progress=(number, len(sets))))
+    work = [(names, factors) for names in sets for factors in together]
+    for number, (names, factors) in enumerate(work):
+        say = _teller(bench, number, len(work), f"{names[0]} {factors}")
+        say(0, 1, "")
+        own = {name: linears[name] for name in names}
+        if FORMS[factors.method] == "two_factors":
+            biased = all(linear.bias is not None for linear in own.values())
+            weights = [linear.weight for linear in own.values()]
+            looked = [seen[name] for name in names] if seen else ()
+            fitted = factorise(factors.method, weights, factors.rank, looked, move_bias=biased)
+            found.update(_of_two_factors(factors, names, fitted))
+        else:
+            found.update(_of_autoencoder(factors, own, bench, HeldOut(model, own, bench).error, say))
     return found
+
+
+def _learn_table(home: Plan, place: str, together: Sequence[Factorisation], bench: Workbench) -> Material:
+    """Those of one table of words, or of a Linear outside the stacks."""
+    model = bench.build(home)
+    part = model.get_submodule(bench.anatomy.outside[place.partition(".")[2]])
+    assert isinstance(part, nn.Embedding | nn.Linear)
+    found: dict[str, Mapping[str, Tensor]] = {}
+    for number, factors in enumerate(together):
+        say = _teller(bench, number, len(together), f"{place} {factors}")
+        if FORMS[factors.method] != "two_factors":
+            found.update(_of_autoencoder(factors, {place: part}, bench, None, say))
+        elif isinstance(part, nn.Linear):
+            seen = look_at(model, {place: part}, bench) if factors.method in SEEING_METHODS else {}
+            biased = part.bias is not None
+            fitted = factorise(factors.method, [part.weight], factors.rank, list(seen.values()), move_bias=biased)
+            found.update(_of_two_factors(factors, [place], fitted))
+        else:
+            # A word has no input but itself: what calibration shows of it is how often it comes up.
+            counted = factors.method in SEEING_METHODS
+            method, seen = ("fisher", [_words_seen(model, part, bench)]) if counted else (factors.method, [])
+            fitted = factorise(method, [part.weight], factors.rank, seen, move_bias=False)
+            found.update(_of_two_factors(factors, [place], fitted))
+    return found
+
+
+def _of_two_factors(factors: Factorisation, names: Sequence[str], fitted: TwoFactors) -> Material:
+    found: dict[str, Mapping[str, Tensor]] = {}
+    shared = {"right": fitted.right.contiguous()}
+    for name, left, change in zip(names, fitted.lefts, fitted.bias_changes, strict=True):
+        own = {"left": left.contiguous(), **({} if change is None else {"bias": change})}
+        found[f"{factors} {name}"] = own if factors.group is not None else {**own, **shared}
+    return {**found, f"{factors} {_SHARED}": shared} if factors.group is not None else found
+
+
+def _of_autoencoder(
+    factors: Factorisation,
+    parts: Mapping[str, nn.Linear | nn.Embedding],
+    bench: Workbench,
+    error: Callable[[Sequence[Tensor]], float] | None,
+    say: Report,
+) -> Material:
+    """Trains one on the rows of these parts.
+
+    Args:
+        factors: its method and size.
+        parts: by name.
+        bench: whose anatomy says how it is trained.
+        error: of the model with these weights in place of the parts' own: what the best epoch has least of; None for
+            the loss over all rows.
+        say: told how far it is.
+    """
+    choose = None if error is None else lambda decoded: error(decoded.dense())
+    training = bench.anatomy.factoring.training
+    weights = [part.weight for part in parts.values()]
+    fitted = train_autoencoder(factors.method, weights, factors.rank, training, report=say, choose=choose)
+    if not factors.is_decoded:
+        return _of_two_factors(factors, list(parts), folded(fitted))
+    decoder = {
+        f"decoder.{number}.{name}": tensor
+        for number, layer in enumerate(fitted.decoder)
+        for name, tensor in zip(("weight", "bias"), layer, strict=True)
+    }
+    found: dict[str, Mapping[str, Tensor]] = {}
+    for name, rows, norms in zip(parts, fitted.latents, fitted.norms, strict=True):
+        own = {"rows": rows, "norms": norms}
+        found[f"{factors} {name}"] = own if factors.group is not None else {**own, **decoder}
+    return {**found, f"{factors} {_SHARED}": decoder} if factors.group is not None else found
 
 
 def _is_learned(layer: Layer, factors: Factorisation) -> bool:
     return factors.group is None or layer in factors.members
 
 
-def _needs_seen(factors: Factorisation, bench: Workbench) -> bool:
-    if FORMS[factors.method] == "two_factors":
-        return factors.method in SEEING_METHODS
-    return bench.anatomy.factoring.training.activation_aware
+def _words_seen(model: nn.Module, table: nn.Embedding, bench: Workbench) -> Seen:
+    """How often each word comes up, as the weight of its row; once more than it does, since others will come up too."""
+    holders = {name: part for name, part in model.named_modules() if getattr(part, "weight", None) is table.weight}
+    lookups = {name: part for name, part in holders.items() if isinstance(part, nn.Embedding)}
+    counts = torch.ones(table.num_embeddings, dtype=torch.float64)
+
+    def look(_: str, ids: Tensor) -> None:
+        counts.add_(torch.bincount(ids.flatten(), minlength=len(counts)))
+
+    watch(model, lookups, bench, look)
+    nothing = torch.zeros((), dtype=torch.float64)
+    return Seen(**{**{field.name: nothing for field in fields(Seen)}, "fisher": counts})
+
+
+def _teller(bench: Workbench, number: int, of: int, what: str) -> Report:
+    """What tells the bench how far a fit is, which is one of several."""
+    return lambda done, total, now: bench.report((number + done / total) / of, f"{what} {now}")

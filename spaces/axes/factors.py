@@ -62,7 +62,7 @@ class Factors:
         return replace(plan, outside=_set(plan.outside, tables))
 
     def prepare(self, plan: Plan, bench: Workbench) -> Material:
-        """Site name and kind, joined by a dot -> the tensors of its factors, as `FactoredLinear` and the others take them.
+        """Site name and kind, joined by a dot -> the tensors that `FactoredLinear` and the others take.
 
         Layers that were stacked are given the same second factor, or decoder.
         """

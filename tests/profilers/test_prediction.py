@@ -18,6 +18,7 @@ from paring.profilers.prediction import CostModel, Measured, Table, UnseenError,
 from paring.profilers.profile import Profile
 from paring.profilers.timing import Latency
 from paring.spaces.anatomy import anatomy_of
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 
@@ -219,7 +220,7 @@ def test_a_pair_reaches_from_one_layer_to_the_next() -> None:
 
 
 def test_a_rank_counts_the_products_it_leaves_out() -> None:
-    slot = Slot(Layer(0), Treatments.of({"ffn_in": Treatment(rank=2, precision=INT8)}))
+    slot = Slot(Layer(0), Treatments.of({"ffn_in": Treatment(factors=Factorisation("svd", 2), precision=INT8)}))
     found = counted(Plan((Stack("encoder", (slot,)),)), SHAPES)
     # 2 (32 + 8) of 32 * 8 products are left, of 768 in a layer.
     assert found["left out: encoder"] == pytest.approx((256 - 80) / 768 / 6)

@@ -16,6 +16,7 @@ from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
 from paring.search.study import DATABASE, Record, database_errors
 from paring.search.trial import Final, State, Trial
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 
@@ -28,7 +29,12 @@ MEASURES = Measures(2 / 3, 0.1, 0.0123456789, 300_000_001.0, 123_456.0)
 
 
 def plan(*dropped: int) -> Plan:
-    treated = Treatments.of({"query": Treatment(precision=Precision(8, 8)), "key": Treatment(rank=3)})
+    treated = Treatments.of(
+        {
+            "query": Treatment(precision=Precision(8, 8)),
+            "key": Treatment(factors=Factorisation("svd", 3, (Layer(0), Layer(3)))),
+        }
+    )
     slots = tuple(Slot(None) if i in dropped else Slot(Layer(i), treated) for i in range(4))
     return Plan((Stack("encoder", slots),), Treatments.of({"embeddings": Treatment(precision=Precision(8))}), "tuned-1")
 

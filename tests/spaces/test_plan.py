@@ -6,10 +6,13 @@ from typing import Any
 import pytest
 
 from paring.errors import PlanError
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import SCHEMA, Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 
 KINDS = ("attention_output", "ffn_in", "ffn_out", "key", "query", "value")
+RANK_4 = Factorisation("svd", 4)
+FACTORS = (None, RANK_4, Factorisation("activation", 16), Factorisation("autoencoder", 3, (Layer(0, 2), Layer(2, 2))))
 W8, W8A8 = Treatment(precision=Precision(8)), Treatment(precision=Precision(8, 8))
 
 
@@ -17,7 +20,7 @@ def random_plan(draw: random.Random) -> Plan:
     def treatment() -> Treatment:
         bits = (None, *range(2, 9))
         weight, inputs = draw.choice(bits), draw.choice(bits)
-        return Treatment(draw.choice((None, 4, 16)), None if weight is None else Precision(weight, inputs))
+        return Treatment(draw.choice(FACTORS), None if weight is None else Precision(weight, inputs))
 
     def treatments() -> Treatments:
         return Treatments.of({kind: treatment() for kind in draw.sample(KINDS, draw.randint(0, len(KINDS)))})
@@ -77,7 +80,7 @@ def test_order_of_treatments_does_not_count() -> None:
 
 
 def test_sites_are_the_slots_and_what_is_outside() -> None:
-    slot = Slot(Layer(1, 2), Treatments.of({"query": W8A8, "key": Treatment(rank=4)}))
+    slot = Slot(Layer(1, 2), Treatments.of({"query": W8A8, "key": Treatment(factors=RANK_4)}))
     plan = Plan(
         (Stack("encoder", (Slot(None), slot)), Stack("decoder", (Slot(Layer(0)),))), Treatments.of({"head": W8})
     )
@@ -91,7 +94,26 @@ def test_sites_are_the_slots_and_what_is_outside() -> None:
         ("encoder.1.query", slot.layer, Precision(8, 8)),
         ("outside.head", None, Precision(8)),
     ]
-    assert plan.treatments() == (Treatment(rank=4), W8A8, W8)
+    assert plan.treatments() == (Treatment(factors=RANK_4), W8A8, W8)
+
+
+def test_factorisations_are_written_for_people() -> None:
+    for text in ("svd-64", "activation-109@0-5", "autoencoder-31@m2.0-m2.2"):
+        assert str(Factorisation.parse(text)) == text
+    assert Factorisation.parse("svd-2@m2.0-m2.2").members == (Layer(0, 2), Layer(1, 2), Layer(2, 2))
+    for text in ("svd", "svd-", "64", "svd-64@0", "svd-64@5-0", "svd-64@0-m2.1", "magic-3", "svd-0", "svd--4"):
+        with pytest.raises(PlanError):
+            Factorisation.parse(text)
+
+
+def test_whole_leaves_the_structure_only() -> None:
+    for plan in random_plans():
+        whole = plan.whole()
+        assert not whole.treatments()
+        assert whole.weights == plan.weights
+        assert [[s.layer for s in stack.slots] for stack in whole.stacks] == [
+            [s.layer for s in stack.slots] for stack in plan.stacks
+        ]
 
 
 def test_in_float_takes_away_precisions_only() -> None:
@@ -99,7 +121,7 @@ def test_in_float_takes_away_precisions_only() -> None:
         bare = plan.in_float()
         assert all(treatment.precision is None for treatment in bare.treatments())
         assert bare.in_float() == bare
-        assert sorted(t.rank or 0 for t in bare.treatments()) == sorted(t.rank for t in plan.treatments() if t.rank)
+        assert [str(t.factors) for t in bare.treatments()] == [str(t.factors) for t in plan.treatments() if t.factors]
         layers = [[slot.layer for slot in stack.slots] for stack in plan.stacks]
         assert [[slot.layer for slot in stack.slots] for stack in bare.stacks] == layers
         assert bare.weights == plan.weights
@@ -111,7 +133,7 @@ def test_in_float_takes_away_precisions_only() -> None:
         (encoder(Slot(Layer(0)), Slot(Layer(1))), True),
         (encoder(Slot(None), Slot(Layer(1))), True),
         (encoder(Slot(Layer(0, 2))), True),
-        (encoder(Slot(Layer(0), Treatments.of({"query": Treatment(rank=4)}))), False),
+        (encoder(Slot(Layer(0), Treatments.of({"query": Treatment(factors=RANK_4)}))), False),
         (Plan((Stack("encoder", (Slot(Layer(0)),)),), Treatments.of({"embeddings": W8})), False),
         (Plan((Stack("encoder", (Slot(Layer(0)),)),), weights="tuned-1"), True),
     ],
@@ -176,7 +198,10 @@ def test_layer_refuses(text: str) -> None:
         lambda: Layer(-1),
         lambda: Layer(0, 0),
         lambda: Precision(8, 1),
-        lambda: Treatment(rank=0),
+        lambda: Factorisation("svd", 0),
+        lambda: Factorisation("magic", 4),
+        lambda: Factorisation("svd", 4, (Layer(2), Layer(1))),
+        lambda: Factorisation("svd", 4, (Layer(0), Layer(1, 2))),
         lambda: Treatments((("query", W8), ("key", W8))),
         lambda: Treatments((("key", W8), ("key", W8A8))),
         lambda: Treatments((("key", Treatment()),)),
@@ -211,7 +236,7 @@ def test_illegal_plans_cannot_be_made(make: Callable[[], object]) -> None:
         as_json(stacks={"encoder": [{"layer": "0", "query": {"bits": 8}}]}),
         as_json(stacks={"encoder": [{"layer": "0", "query": {"bits": "w17"}}]}),
         as_json(stacks={"encoder": [{"layer": "0", "query": {"bitz": "w8"}}]}),
-        as_json(stacks={"encoder": [{"layer": "0", "query": {"rank": "4"}}]}),
+        as_json(stacks={"encoder": [{"layer": "0", "query": {"factors": "4"}}]}),
         as_json(outside=None),
         as_json(weights=3),
         {key: value for key, value in as_json().items() if key != "weights"},
