@@ -5,13 +5,14 @@ well. A decoder that is not linear gives the dense weight when it is asked for: 
 the model. Layers that were stacked hold the same second factor, or the same decoder, under all their names.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .factorisation import Factorisation
 from .quantised import QuantEmbedding, QuantLinear
 
 # The widths of a decoder's layers, in latent sizes, before the last.
@@ -23,24 +24,22 @@ class FactoredLinear(nn.Module):
 
     weight: None = None  # see `QuantLinear`
 
-    def __init__(self, linear: nn.Linear, inner_size: int, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, linear: nn.Linear, found: Mapping[str, Tensor]) -> None:
         """Stands in for a Linear; that is not changed.
 
         Args:
             linear: what to stand in for.
-            inner_size: rows of the second factor.
-            found: "left", out x rank, "right", rank x in, and perhaps "bias", out: what is added to the bias; empty to
-                take the shapes only.
+            found: "left", out x rank, "right", rank x in, and perhaps "bias", out: what is added to the bias. They are
+                not copied, so parts that are given the same hold the same.
         """
         super().__init__()
-        self.in_features, self.out_features, self.inner_size = linear.in_features, linear.out_features, inner_size
-        right = _given(found, "right", (inner_size, linear.in_features))
-        left = _given(found, "left", (linear.out_features, inner_size))
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.inner_size = len(found["right"])
         bias = None if linear.bias is None else linear.bias.detach()
         if bias is not None and "bias" in found:
             bias = bias + found["bias"]
-        self.narrow: nn.Module = _linear(right, None)
-        self.wide: nn.Module = _linear(left, bias)
+        self.narrow: nn.Module = _linear(found["right"], None)
+        self.wide: nn.Module = _linear(found["left"], bias)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out."""
@@ -61,20 +60,17 @@ class FactoredEmbedding(nn.Module):
     Only the rows looked up are multiplied. `embed_scale` is as in `QuantEmbedding`.
     """
 
-    def __init__(self, embedding: nn.Embedding, inner_size: int, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, embedding: nn.Embedding, found: Mapping[str, Tensor]) -> None:
         """Stands in for a table; that is not changed.
 
         Args:
             embedding: what to stand in for.
-            inner_size: rows of the second factor.
             found: as for `FactoredLinear`, without a bias.
         """
         super().__init__()
         _take_table(self, embedding)
-        left = _given(found, "left", (embedding.num_embeddings, inner_size))
-        right = _given(found, "right", (inner_size, embedding.embedding_dim))
-        self.rows: nn.Module = _embedding(left)
-        self.wide: nn.Module = _linear(right.t().contiguous(), None)
+        self.rows: nn.Module = _embedding(found["left"])
+        self.wide: nn.Module = _linear(found["right"].detach().t().contiguous(), None)
         self.embed_scale = float(getattr(embedding, "embed_scale", 1.0))
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -95,14 +91,12 @@ class Decoder(nn.Module):
     After *Revisiting Offline Compression* (Banaei et al.; Findings of EACL 2023): d -> 2d -> 4d -> width.
     """
 
-    def __init__(self, size: int, width: int, found: Mapping[str, Tensor]) -> None:
-        """Takes "decoder.<n>.weight" and "decoder.<n>.bias", or the shapes only."""
+    def __init__(self, found: Mapping[str, Tensor]) -> None:
+        """Takes "decoder.<n>.weight" and "decoder.<n>.bias"."""
         super().__init__()
         self.layers = nn.ModuleList(
-            _linear(
-                _given(found, f"decoder.{number}.weight", shape), _given(found, f"decoder.{number}.bias", shape[:1])
-            )
-            for number, shape in enumerate(decoder_shapes(size, width))
+            _linear(found[f"decoder.{number}.weight"], found[f"decoder.{number}.bias"])
+            for number in range(len(_DECODER_WIDTHS) + 1)
         )
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -118,12 +112,11 @@ class _Decoded(nn.Module):
 
     norms: Tensor
 
-    def __init__(self, shape: Sequence[int], size: int, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, found: Mapping[str, Tensor]) -> None:
         super().__init__()
-        count, width = shape
-        self.rows: nn.Module = _embedding(_given(found, "rows", (count, size)))
-        self.register_buffer("norms", _given(found, "norms", (count,)))
-        self.decoder = Decoder(size, width, found)
+        self.rows: nn.Module = _embedding(found["rows"])
+        self.register_buffer("norms", found["norms"])
+        self.decoder = Decoder(found)
 
     def decoded(self, ids: Tensor) -> Tensor:
         """The rows of these numbers, ... x width."""
@@ -142,15 +135,14 @@ class DecodedLinear(_Decoded):
     weight: None = None  # see `QuantLinear`
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, size: int, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, linear: nn.Linear, found: Mapping[str, Tensor]) -> None:
         """Stands in for a Linear; that is not changed.
 
         Args:
             linear: what to stand in for.
-            size: of the latent vectors.
-            found: "rows", out x size, "norms", out, and the decoder's tensors; empty to take the shapes only.
+            found: "rows", out x size of the latent vectors, "norms", out, and the decoder's tensors.
         """
-        super().__init__((linear.out_features, linear.in_features), size, found)
+        super().__init__(found)
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
 
@@ -166,9 +158,9 @@ class DecodedLinear(_Decoded):
 class DecodedEmbedding(_Decoded):
     """A table of words that a decoder gives; only the rows looked up are decoded."""
 
-    def __init__(self, embedding: nn.Embedding, size: int, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, embedding: nn.Embedding, found: Mapping[str, Tensor]) -> None:
         """Stands in for a table; that is not changed. Arguments are those of `DecodedLinear`."""
-        super().__init__((embedding.num_embeddings, embedding.embedding_dim), size, found)
+        super().__init__(found)
         _take_table(self, embedding)
         self.embed_scale = float(getattr(embedding, "embed_scale", 1.0))
 
@@ -178,6 +170,7 @@ class DecodedEmbedding(_Decoded):
         return words if self.embed_scale == 1 else words * self.embed_scale
 
 
+TABLES = (FactoredEmbedding, DecodedEmbedding)
 Factored = FactoredLinear | FactoredEmbedding | DecodedLinear | DecodedEmbedding
 
 
@@ -213,30 +206,43 @@ def share_factors(model: nn.Module) -> None:
                 piece.codes, piece.scale = first.codes, first.scale
 
 
-def _given(found: Mapping[str, Tensor], name: str, shape: tuple[int, ...]) -> Tensor:
-    """A tensor of this shape, uncopied, so that parts that share it hold one; of no data where nothing was found."""
-    if not found:
-        return torch.empty(shape, device="meta")
-    tensor = found[name]
-    assert tuple(tensor.shape) == shape, f"{name} should be {shape}, got {tuple(tensor.shape)}"
-    return tensor
+def without_data(shape: tuple[int, int], factors: Factorisation) -> dict[str, Tensor]:
+    """The tensors of a factorised weight as shapes only, on the meta device: for a skeleton that is filled later.
+
+    Args:
+        shape: rows and columns of the weight.
+        factors: what is done to it.
+    """
+    rows, columns = shape
+    size = factors.inner_size
+    shapes: dict[str, tuple[int, ...]] = {"left": (rows, size), "right": (size, columns)}
+    if factors.is_decoded:
+        shapes = {"rows": (rows, size), "norms": (rows,)}
+        for number, layer in enumerate(decoder_shapes(size, columns)):
+            shapes |= {f"decoder.{number}.weight": layer, f"decoder.{number}.bias": layer[:1]}
+    return {name: torch.empty(one, device="meta") for name, one in shapes.items()}
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     """A Linear around these tensors, which are not copied."""
     rows, columns = weight.shape
     linear = nn.Linear(columns, rows, bias=bias is not None, device="meta")
-    linear.weight = nn.Parameter(weight, requires_grad=False)
+    linear.weight = _parameter(weight)
     if bias is not None:
-        linear.bias = nn.Parameter(bias, requires_grad=False)
+        linear.bias = _parameter(bias)
     return linear
 
 
 def _embedding(weight: Tensor) -> nn.Embedding:
     """A table around this tensor, which is not copied."""
     table = nn.Embedding(*weight.shape, device="meta")
-    table.weight = nn.Parameter(weight, requires_grad=False)
+    table.weight = _parameter(weight)
     return table
+
+
+def _parameter(tensor: Tensor) -> nn.Parameter:
+    """The tensor itself, where it is a parameter already: then others hold it, too."""
+    return tensor if isinstance(tensor, nn.Parameter) else nn.Parameter(tensor, requires_grad=False)
 
 
 def _take_table(part: nn.Module, embedding: nn.Embedding) -> None:

@@ -8,6 +8,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
+from ..errors import PlanError
 from .autoencoders import Report, folded, train_autoencoder
 from .calibration import standing_linears, watch
 from .factor_sizes import FORMS
@@ -45,8 +46,12 @@ def learned_factors(plan: Plan, bench: Workbench) -> Material:
     found = {}
     for name, layer, factors in plan.factorisations():
         home, home_name = home_of(plan, name, layer, bench.anatomy)
-        stack, _, kind = home_name.rpartition(".")
-        place = home_name if layer is None else f"{stack.partition('.')[0]}.{kind}"
+        site, _, kind = home_name.rpartition(".")
+        stack = site.partition(".")[0]
+        shapes = bench.anatomy.shapes if layer is None else bench.anatomy.stack(stack).shapes
+        if kind not in shapes:
+            raise PlanError(f"the plan factorises {name}; what has factors there is {', '.join(shapes)}.")
+        place = home_name if layer is None else f"{stack}.{kind}"
         known = learned(home, place, factors)
         shared = known.get(f"{factors} {_SHARED}", {})
         found[name] = {**shared, **known[f"{factors} {home_name}"]}
@@ -196,7 +201,8 @@ def _words_seen(model: nn.Module, table: nn.Embedding, bench: Workbench) -> Seen
     def look(_: str, ids: Tensor) -> None:
         counts.add_(torch.bincount(ids.flatten(), minlength=len(counts)))
 
-    watch(model, lookups, bench, look)
+    # Of several that hold one table, some are there for the name's sake.
+    watch(model, lookups, bench, look, all_run=False)
     nothing = torch.zeros((), dtype=torch.float64)
     return Seen(**{**{field.name: nothing for field in fields(Seen)}, "fisher": counts})
 

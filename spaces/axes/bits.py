@@ -14,7 +14,7 @@ from ...errors import PlanError
 from ..anatomy import Anatomy
 from ..blocks import quantise
 from ..factor_bytes import keep_the_smaller
-from ..factored import pieces
+from ..factored import TABLES, FactoredLinear, pieces
 from ..input_ranges import input_ranges
 from ..intermediate_ranges import intermediate_ranges
 from ..intermediates import set_intermediate
@@ -96,13 +96,27 @@ class Bits:
             for name, part in pieces(f"{site.name}.{kind}", whole):
                 path = site.parts[kind] + name.removeprefix(f"{site.name}.{kind}")
                 known = {} if material is None else material.get(name, {})
-                if isinstance(part, nn.Embedding):
+                if isinstance(part, nn.Embedding) or isinstance(whole, TABLES):
+                    assert isinstance(part.weight, Tensor)
                     _quantise_table(module, part.weight, precision, known)
                 elif isinstance(part, nn.Linear):
                     module.set_submodule(path, _quantised_linear(part, precision, known))
                 else:
                     raise PlanError(f"{name} is a {type(part).__name__}, which has no quantised form.")
+            if isinstance(whole, TABLES):
+                _quantise_narrow_outputs(module, precision)
         return module
+
+
+def _quantise_narrow_outputs(module: nn.Module, precision: Precision) -> None:
+    """The second factor of outputs that are tied to a factorised table, which lookups hold the other way round."""
+    for part in module.modules():
+        if (
+            isinstance(part, FactoredLinear)
+            and isinstance(part.wide, QuantLinear)
+            and isinstance(part.narrow, nn.Linear)
+        ):
+            part.narrow = QuantLinear(part.narrow, precision, input_range=None)
 
 
 def _quantised_linear(linear: nn.Linear, precision: Precision, found: Mapping[str, Tensor]) -> nn.Module:

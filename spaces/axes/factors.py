@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import PlanError
 from ..anatomy import Anatomy
-from ..factored import DecodedEmbedding, DecodedLinear, FactoredEmbedding, FactoredLinear
+from ..factored import DecodedEmbedding, DecodedLinear, FactoredEmbedding, FactoredLinear, without_data
 from ..factoring import WHOLE, Way
 from ..factorisation import Factorisation
 from ..families import StackAnatomy
@@ -74,24 +74,26 @@ class Factors:
             if treatment.factors is None:
                 continue
             part = module.get_submodule(site.parts[kind])
-            found = {} if material is None else material[f"{site.name}.{kind}"]
-            if isinstance(part, nn.Embedding):
-                _factor_table(module, part.weight, treatment.factors, found)
-            elif isinstance(part, nn.Linear):
-                module.set_submodule(site.parts[kind], _linear(part, treatment.factors, found))
-            else:
+            if not isinstance(part, nn.Embedding | nn.Linear):
                 raise PlanError(f"{site.name}.{kind} is a {type(part).__name__}, which has no factorised form.")
+            rows, columns = part.weight.shape
+            skeleton = without_data((rows, columns), treatment.factors)
+            found = skeleton if material is None else material[f"{site.name}.{kind}"]
+            if isinstance(part, nn.Linear):
+                module.set_submodule(site.parts[kind], _linear(part, found))
+            else:
+                _factor_table(module, part.weight, found)
         return module
 
 
-def _linear(linear: nn.Linear, factors: Factorisation, found: Mapping[str, Tensor]) -> nn.Module:
-    if factors.is_decoded:
-        return DecodedLinear(linear, factors.rank, found)
-    return FactoredLinear(linear, factors.inner_size, found)
+def _linear(linear: nn.Linear, found: Mapping[str, Tensor]) -> FactoredLinear | DecodedLinear:
+    return FactoredLinear(linear, found) if "left" in found else DecodedLinear(linear, found)
 
 
-def _factor_table(module: nn.Module, table: Tensor, factors: Factorisation, found: Mapping[str, Tensor]) -> None:
-    """Replaces every part that holds this table, lookups and the output tied to them."""
+def _factor_table(module: nn.Module, table: Tensor, found: Mapping[str, Tensor]) -> None:
+    """Replaces every part that holds this table, lookups and the output tied to them; they hold the same factors."""
+    held = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in found.items() if name != "norms"}
+    found = {**found, **held}
     # By name, since one module may stand at several places.
     parts = [
         (name, part)
@@ -102,11 +104,10 @@ def _factor_table(module: nn.Module, table: Tensor, factors: Factorisation, foun
     for name, part in parts:
         if id(part) not in stand_ins:
             if isinstance(part, nn.Embedding):
-                kind = DecodedEmbedding if factors.is_decoded else FactoredEmbedding
-                stand_ins[id(part)] = kind(part, factors.inner_size, found)
+                stand_ins[id(part)] = (FactoredEmbedding if "left" in found else DecodedEmbedding)(part, found)
             elif isinstance(part, nn.Linear):
                 # An output that is tied to the words.
-                stand_ins[id(part)] = _linear(part, factors, found)
+                stand_ins[id(part)] = _linear(part, found)
             else:
                 raise PlanError(f"{name} shares a table of words, but is a {type(part).__name__}.")
         module.set_submodule(name, stand_ins[id(part)])

@@ -54,7 +54,7 @@ def logits(model: nn.Module, inputs: Inputs) -> torch.Tensor:
 def test_two_factors_are_their_product(bias: bool) -> None:
     linear = nn.Linear(6, 9, bias=bias)
     found = {"left": random(9, 3), "right": random(3, 6), **({"bias": random(9)} if bias else {})}
-    part, inputs = FactoredLinear(linear, 3, found), random(4, 6)
+    part, inputs = FactoredLinear(linear, found), random(4, 6)
     own = linear.bias.detach() + found["bias"] if bias else None
     expected = nn.functional.linear(inputs, found["left"] @ found["right"], own)
     assert torch.allclose(part(inputs), expected, atol=1e-5)
@@ -65,21 +65,21 @@ def test_two_factors_are_their_product(bias: bool) -> None:
 
 def test_a_decoded_linear_has_the_lengths_it_was_given() -> None:
     found = {"rows": random(9, 2), "norms": random(9).abs(), **decoder(2, 6)}
-    part, inputs = DecodedLinear(nn.Linear(6, 9), 2, found), random(4, 6)
+    part, inputs = DecodedLinear(nn.Linear(6, 9), found), random(4, 6)
     assert torch.allclose(part.dense_weight().norm(dim=1), found["norms"], atol=1e-5)
     assert torch.allclose(part(inputs), part.expanded()(inputs))
 
 
 def test_tables_make_only_the_rows_looked_up() -> None:
     table, ids = nn.Embedding(9, 6, padding_idx=0), torch.tensor([[3, 1], [8, 3]])
-    decoded = DecodedEmbedding(table, 2, {"rows": random(9, 2), "norms": random(9).abs(), **decoder(2, 6)})
+    decoded = DecodedEmbedding(table, {"rows": random(9, 2), "norms": random(9).abs(), **decoder(2, 6)})
     assert torch.allclose(decoded(ids), decoded.dense_weight()[ids], atol=1e-6)
     seen = []
     decoded.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
     decoded(ids)
     assert seen == [(2, 2, 2)]
     found = {"left": random(9, 3), "right": random(3, 6)}
-    factored = FactoredEmbedding(table, 3, found)
+    factored = FactoredEmbedding(table, found)
     assert torch.allclose(factored(ids), (found["left"] @ found["right"])[ids], atol=1e-5)
     assert factored.padding_idx == 0
 
@@ -195,7 +195,9 @@ def test_an_output_tied_to_factorised_words_stays_so(make_model: MakeModel, make
         assert getattr(words.rows, kept).data_ptr() == getattr(tied, kept).data_ptr()
         ids = torch.arange(64).unsqueeze(0)
         table = words(ids)[0] / words.embed_scale
-        assert torch.allclose(output(torch.eye(32)).t(), table, atol=1e-4)
+        # The second factor is held either way round, and rounded so: rows of 8 bits err by 1 in 254.
+        tolerance = 0.01 if treatment and method == "svd" else 1e-5
+        assert float((output(torch.eye(32)).t() - table).abs().max()) <= tolerance * float(table.abs().max())
 
 
 SHAPES = {"query": (32, 32), "ffn_in": (64, 32)}
@@ -214,7 +216,7 @@ PRECISIONS = [
 ]
 
 
-@pytest.mark.parametrize(("first", "second"), itertools.product(itertools.product(FACTORS, PRECISIONS), repeat=2))
+@pytest.mark.parametrize(("first", "second"), list(itertools.product(itertools.product(FACTORS, PRECISIONS), repeat=2)))
 def test_both_never_take_more_than_one_alone(first: Any, second: Any) -> None:
     """Whatever two layers are given, no Linear ends up larger than with factors alone or with bits alone."""
     treatments = Treatment(*first), Treatment(*second)
