@@ -151,7 +151,7 @@ def metric_of(method: str, seen: Seen, *, centred: bool) -> Metric:
         outputs = None
     else:
         inputs, mean = seen.pulled_moment / seen.pull.clamp_min(1e-300), mean_of(method, seen)
-        outputs = _damped(seen.gradient / seen.count)
+        outputs = _damped(seen.gradient)
     return Metric(_damped(inputs - torch.outer(mean, mean) if centred else inputs), outputs)
 
 
