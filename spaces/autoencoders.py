@@ -98,7 +98,7 @@ def train_autoencoder(
         raise SettingError.unknown("autoencoder", method, AUTOENCODER_METHODS)
     training = training or AutoencoderTraining()
     stacked = stack(weights).float()
-    check_size(method, *stacked.shape, size)
+    check_size(method, len(stacked), stacked.shape[1], size)
     heights, rows = [len(weight) for weight in weights], stacked.to(training.device)
     bounded = method == "autoencoder"
     best, least = None, float("inf")
@@ -200,7 +200,8 @@ def _directions(latents: Tensor, decoder: Decoder, *, bounded: bool) -> Tensor:
 
 
 def _tensors(decoder: nn.ModuleList) -> Decoder:
-    return tuple((layer.weight, layer.bias) for layer in decoder)
+    """Weight and bias of every layer."""
+    return tuple((layer.weight, layer.bias) for layer in decoder if isinstance(layer, nn.Linear))
 
 
 def _kept(

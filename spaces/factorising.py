@@ -90,7 +90,7 @@ def factorise(
     if method not in TWO_FACTOR_METHODS:
         raise SettingError.unknown("two-factor method", method, TWO_FACTOR_METHODS)
     stacked = stack(weights)
-    check_size(method, *stacked.shape, rank)
+    check_size(method, len(stacked), stacked.shape[1], rank)
     if method in SEEING_METHODS and len(seen) != len(weights):
         raise SettingError(
             f"{method} needs what calibration shows of each of the {len(weights)} weights, got it of {len(seen)}; give "
@@ -151,7 +151,7 @@ def metric_of(method: str, seen: Seen, *, centred: bool) -> Metric:
         outputs = None
     else:
         inputs, mean = seen.pulled_moment / seen.pull.clamp_min(1e-300), mean_of(method, seen)
-        outputs = _damped(seen.gradient / seen.count)
+        outputs = _damped(seen.gradient)
     return Metric(_damped(inputs - torch.outer(mean, mean) if centred else inputs), outputs)
 
 

@@ -116,7 +116,7 @@ def _directions(logits: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     With two classes that is one of two directions, so nothing is lost to chance; padding after a target has none.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.randn(logits.shape, generator=generator).to(logits)
+    drawn: Tensor = torch.randn(logits.shape, generator=generator).to(logits)
     if logits.shape[-1] == 1:
         return drawn.sign()
     drawn = drawn - drawn.mean(dim=-1, keepdim=True)
@@ -128,25 +128,25 @@ def _directions(logits: Tensor, labels: Tensor | None, seed: int) -> Tensor:
 
 def _sums(part: nn.Linear, inputs: Tensor, gradient: Tensor) -> Seen:
     """What one call of a Linear adds: inputs and gradients are examples x ... x features."""
-    per_row = torch.zeros(part.out_features, dtype=torch.float64)
-    for own, pull in zip(inputs, gradient, strict=True):
-        own, pull = own.reshape(-1, part.in_features), pull.reshape(-1, part.out_features)
-        per_row += ((own @ own.t()) @ pull * pull).sum(0).double().cpu()
-    rows, pulls = inputs.flatten(0, -2), gradient.flatten(0, -2)
+    examples = inputs.flatten(1, -2) if inputs.dim() > 2 else inputs.unsqueeze(1)
+    pulls = gradient.reshape(*examples.shape[:2], part.out_features)
+    # The squared length of g^T x, summed over the tokens of an example first, without ever holding it.
+    fisher = ((examples @ examples.mT) @ pulls * pulls).sum((0, 1))
+    rows, pulls = examples.flatten(0, 1), pulls.flatten(0, 1)
     counts = pulls.abs().amax(1) > 0
-    rows, pulls = rows[counts].double(), pulls[counts].double()
+    rows, pulls = rows[counts], pulls[counts]
     weights = pulls.square().mean(1, keepdim=True)
     found = (
-        counts.sum().double(),
+        counts.sum(),
         rows.sum(0),
         rows.t() @ rows,
         weights.sum(),
         (rows * weights).sum(0),
         (rows * weights).t() @ rows,
         pulls.t() @ pulls,
-        per_row.to(rows.device),
+        fisher,
     )
-    return Seen(*found)
+    return Seen(*(tensor.double() for tensor in found))
 
 
 def _added(one: Seen, other: Seen) -> Seen:
