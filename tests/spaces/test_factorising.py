@@ -199,8 +199,8 @@ def test_harms_are_the_errors_of_the_best_products(method: str, shape: tuple[int
 
 
 def test_harms_predict_the_change_of_answers_that_random_errors_lead_to() -> None:
-    """With independent inputs and gradients, the spread of a metric leaves the harm of errors alike in all directions."""
-    (weight,), (shown,) = weights_and_seen(1, 24, 20)
+    """The spread of a metric takes from some directions what it gives to others: their sum stays."""
+    _, (shown,) = weights_and_seen(1, 24, 20)
     error = 0.01 * normal(24, 20, seed=77).double()
     flat = torch.eye(20, dtype=torch.float64) * 400
     alike = replace(shown, moment=flat, total=torch.zeros(20).double(), gradient=torch.eye(24).double() * 3)
