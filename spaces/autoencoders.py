@@ -38,12 +38,14 @@ class Decoded:
         norms: the lengths of the rows, out each.
         decoder: weight (out x in) and bias of each of its layers.
         bounded: whether a hyperbolic tangent ends the decoder; where there is but one layer, there is none.
+        bias_changes: what is added to the bias of each Linear, out; None where nothing is.
     """
 
     latents: tuple[Tensor, ...]
     norms: tuple[Tensor, ...]
     decoder: Decoder
     bounded: bool
+    bias_changes: tuple[Tensor | None, ...]
 
     def dense(self) -> tuple[Tensor, ...]:
         """The rows of every weight: out x in each."""
@@ -214,4 +216,5 @@ def _kept(
         tuple(copied(part) for part in stacked.norm(dim=1).split(list(heights))),
         tuple((copied(weight.detach().cpu()), copied(bias.detach().cpu())) for weight, bias in _tensors(decoder)),
         bounded,
+        (None,) * len(heights),
     )

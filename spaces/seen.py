@@ -4,7 +4,7 @@ One backward pass tells both. The answers are the centred logits, as in `sensiti
 taken per prediction, so that the squared gradient is, in the mean, that of all of them together.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -16,6 +16,9 @@ from .workbench import Inputs, Material, Workbench
 
 _NO_LABEL = -100
 
+# Name of a part, the part, its inputs, and its output or the gradient at it.
+Calls = list[tuple[str, nn.Linear, Tensor, Tensor]]
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -25,24 +28,25 @@ class Seen:
     last layer of a classifier, the words whose hidden states nobody reads.
 
     Attributes:
+        answers: predictions that were made, sentences or target tokens; no dimensions.
         count: tokens; no dimensions.
         total: inputs added up; in.
         moment: x x^T added up; in x in.
-        pull: squared gradients at the outputs, mean over outputs, added up; no dimensions.
-        pulled_total: inputs added up, each token weighted by that; in.
-        pulled_moment: x x^T added up, weighted the same; in x in.
         gradient: g g^T added up, for gradients g at the outputs; out x out.
         fisher: squared gradients of the weights, each those of one example, added up along rows; out.
     """
 
+    answers: Tensor
     count: Tensor
     total: Tensor
     moment: Tensor
-    pull: Tensor
-    pulled_total: Tensor
-    pulled_moment: Tensor
     gradient: Tensor
     fisher: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean input; in."""
+        return self.total / self.count
 
     def to_material(self) -> Mapping[str, Tensor]:
         """Field -> its sum, as `Workbench.remember` keeps it."""
@@ -70,8 +74,9 @@ def look_at(model: nn.Module, parts: Mapping[str, nn.Linear], bench: Workbench) 
     """
     found: dict[str, Seen] = {}
     for seed, batch in enumerate(bench.calibration()):
-        for name, part, inputs, gradient in _traced(model, parts, batch, seed):
-            fresh = _sums(part, inputs, gradient)
+        calls, answers = _traced(model, parts, batch, seed)
+        for name, part, inputs, gradient in calls:
+            fresh = _sums(part, inputs, gradient, answers)
             found[name] = _added(found[name], fresh) if name in found else fresh
     missing = [name for name in parts if name not in found or not float(found[name].count)]
     if missing:
@@ -82,11 +87,9 @@ def look_at(model: nn.Module, parts: Mapping[str, nn.Linear], bench: Workbench) 
     return found
 
 
-def _traced(
-    model: nn.Module, parts: Mapping[str, nn.Linear], batch: Inputs, seed: int
-) -> Iterable[tuple[str, nn.Linear, Tensor, Tensor]]:
-    """Every call of every part in a batch: inputs, and the gradient of a random direction of the answers."""
-    calls: list[tuple[str, nn.Linear, Tensor, Tensor]] = []
+def _traced(model: nn.Module, parts: Mapping[str, nn.Linear], batch: Inputs, seed: int) -> tuple[Calls, Tensor]:
+    """Every call of every part in a batch, with the gradient of a random direction of the answers; their number."""
+    calls: Calls = []
 
     def look(name: str, part: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # From here on gradients are wanted, whether or not anything before was trainable.
@@ -98,16 +101,18 @@ def _traced(
     try:
         with torch.enable_grad():
             logits: Tensor = model(**batch).logits
-            pulled = (logits * _directions(logits, batch.get("labels"), seed)).sum()
+            directions = _directions(logits, batch.get("labels"), seed)
+            pulled = (logits * directions).sum()
     except ValueError as error:
         raise PlanError(f"the calibration batches do not run: {error}") from error
     finally:
         for hook in hooks:
             hook.remove()
+    answers = directions.detach().abs().amax(-1).gt(0).sum()
     if not calls:
-        return []
+        return [], answers
     gradients = torch.autograd.grad(pulled, [output for *_, output in calls], materialize_grads=True)
-    return [(name, part, inputs, found) for (name, part, inputs, _), found in zip(calls, gradients, strict=True)]
+    return [(*call[:3], gradient) for call, gradient in zip(calls, gradients, strict=True)], answers
 
 
 def _directions(logits: Tensor, labels: Tensor | None, seed: int) -> Tensor:
@@ -126,7 +131,7 @@ def _directions(logits: Tensor, labels: Tensor | None, seed: int) -> Tensor:
     return drawn
 
 
-def _sums(part: nn.Linear, inputs: Tensor, gradient: Tensor) -> Seen:
+def _sums(part: nn.Linear, inputs: Tensor, gradient: Tensor, answers: Tensor) -> Seen:
     """What one call of a Linear adds: inputs and gradients are examples x ... x features."""
     examples = inputs.flatten(1, -2) if inputs.dim() > 2 else inputs.unsqueeze(1)
     pulls = gradient.reshape(*examples.shape[:2], part.out_features)
@@ -135,14 +140,11 @@ def _sums(part: nn.Linear, inputs: Tensor, gradient: Tensor) -> Seen:
     rows, pulls = examples.flatten(0, 1), pulls.flatten(0, 1)
     counts = pulls.abs().amax(1) > 0
     rows, pulls = rows[counts], pulls[counts]
-    weights = pulls.square().mean(1, keepdim=True)
     found = (
+        answers,
         counts.sum(),
         rows.sum(0),
         rows.t() @ rows,
-        weights.sum(),
-        (rows * weights).sum(0),
-        (rows * weights).t() @ rows,
         pulls.t() @ pulls,
         fisher,
     )

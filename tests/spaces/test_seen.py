@@ -36,8 +36,9 @@ def test_sums_of_inputs_are_those_of_all_tokens(
     own = found["encoder.0.ffn_in"]
     assert float(own.count) == tokens
     assert torch.allclose(own.moment.float(), plain["encoder.0.ffn_in"], rtol=1e-4, atol=1e-4)
-    assert own.gradient.shape == (64, 64) and own.pulled_moment.shape == (32, 32)
-    assert torch.allclose(own.pull, own.gradient.diagonal().mean())
+    assert own.gradient.shape == (64, 64) and float(own.answers) == sum(
+        len(batch["input_ids"]) for batch in bench.calibration()
+    )
 
 
 def test_tokens_that_no_answer_depends_on_do_not_count(
@@ -102,7 +103,9 @@ def test_encoder_decoders_show_both_stacks(
     found = look_at(*linears(bench), bench)
     assert {name.split(".")[0] for name in found} >= {"encoder", "decoder"}
     assert all(torch.isfinite(getattr(own, field)).all() for own in found.values() for field in Seen.__slots__)
-    assert all(float(own.pull) > 0 for own in found.values())
+    assert all(float(own.gradient.trace()) > 0 for own in found.values())
+    targets = sum(batch["labels"].numel() for batch in bench.calibration())
+    assert {float(own.answers) for own in found.values()} == {targets}
 
 
 def test_what_was_seen_survives_being_kept(bert: tuple[Workbench, nn.Module, dict[str, nn.Linear]]) -> None:
