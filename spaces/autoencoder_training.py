@@ -39,3 +39,32 @@ class AutoencoderTraining:
                 raise SettingError(
                     f"{name} of the autoencoder must be above 0 and at most 1, got {getattr(self, name)}."
                 )
+
+
+@dataclass(frozen=True, slots=True)
+class LatentTraining:
+    """How latents and decoder are fitted.
+
+    Attributes:
+        steps: of Adam; both rates fall to nought along a cosine.
+        batch_rows: rows per step, of all weights together.
+        decoder_rate: learning rate of the decoder.
+        latent_rate: of the latents, each of which is seen once per pass over the rows.
+        seed: of the order of the rows and of the spare hidden units.
+        device: what it is fitted on, as torch names it.
+    """
+
+    steps: int = 3000
+    batch_rows: int = 256
+    decoder_rate: float = 2e-3
+    latent_rate: float = 2e-2
+    seed: int = 1
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_rows"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} of the latents must be at least 1, got {getattr(self, name)}.")
+        for name in ("decoder_rate", "latent_rate"):
+            if not 0 < getattr(self, name) <= 1:
+                raise SettingError(f"{name} of the latents must be above 0 and at most 1, got {getattr(self, name)}.")

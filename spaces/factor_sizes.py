@@ -25,6 +25,7 @@ FORMS: Mapping[str, Form] = MappingProxyType(
         "sensitivity": "two_factors",
         "linear_autoencoder": "linear_autoencoder",
         "autoencoder": "autoencoder",
+        "latents": "autoencoder",
     }
 )
 METHODS = tuple(FORMS)

@@ -35,11 +35,8 @@ class FactoredLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
         self.inner_size = len(found["right"])
-        bias = None if linear.bias is None else linear.bias.detach()
-        if bias is not None and "bias" in found:
-            bias = bias + found["bias"]
         self.narrow: nn.Module = _linear(found["right"], None)
-        self.wide: nn.Module = _linear(found["left"], bias)
+        self.wide: nn.Module = _linear(found["left"], _bias(linear, found))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out."""
@@ -86,14 +83,15 @@ def decoder_shapes(size: int, width: int) -> tuple[tuple[int, int], ...]:
 
 
 class Decoder(nn.Module):
-    """Latent vectors -> directions: three Linears, LeakyReLU between them, tanh at the end.
+    """Latent vectors -> directions: three Linears, LeakyReLU between them, tanh at the end where it is bounded.
 
     After *Revisiting Offline Compression* (Banaei et al.; Findings of EACL 2023): d -> 2d -> 4d -> width.
     """
 
-    def __init__(self, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, found: Mapping[str, Tensor], *, bounded: bool) -> None:
         """Takes "decoder.<n>.weight" and "decoder.<n>.bias"."""
         super().__init__()
+        self._bounded = bounded
         self.layers = nn.ModuleList(
             _linear(found[f"decoder.{number}.weight"], found[f"decoder.{number}.bias"])
             for number in range(len(_DECODER_WIDTHS) + 1)
@@ -104,7 +102,8 @@ class Decoder(nn.Module):
         *first, last = self.layers
         for layer in first:
             latents = functional.leaky_relu(layer(latents))
-        return functional.normalize(torch.tanh(last(latents)), dim=-1)
+        directions = last(latents)
+        return functional.normalize(torch.tanh(directions) if self._bounded else directions, dim=-1)
 
 
 class _Decoded(nn.Module):
@@ -112,11 +111,11 @@ class _Decoded(nn.Module):
 
     norms: Tensor
 
-    def __init__(self, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, found: Mapping[str, Tensor], *, bounded: bool) -> None:
         super().__init__()
         self.rows: nn.Module = _embedding(found["rows"])
         self.register_buffer("norms", found["norms"])
-        self.decoder = Decoder(found)
+        self.decoder = Decoder(found, bounded=bounded)
 
     def decoded(self, ids: Tensor) -> Tensor:
         """The rows of these numbers, ... x width."""
@@ -135,16 +134,18 @@ class DecodedLinear(_Decoded):
     weight: None = None  # see `QuantLinear`
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, linear: nn.Linear, found: Mapping[str, Tensor], *, bounded: bool) -> None:
         """Stands in for a Linear; that is not changed.
 
         Args:
             linear: what to stand in for.
-            found: "rows", out x size of the latent vectors, "norms", out, and the decoder's tensors.
+            found: "rows", out x size of the latent vectors, "norms", out, the decoder's tensors, and perhaps "bias",
+                out: what is added to the bias.
+            bounded: whether a hyperbolic tangent ends the decoder.
         """
-        super().__init__(found)
+        super().__init__(found, bounded=bounded)
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.register_buffer("bias", None if linear.bias is None else linear.bias.detach())
+        self.register_buffer("bias", _bias(linear, found))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """... x in -> ... x out."""
@@ -158,9 +159,9 @@ class DecodedLinear(_Decoded):
 class DecodedEmbedding(_Decoded):
     """A table of words that a decoder gives; only the rows looked up are decoded."""
 
-    def __init__(self, embedding: nn.Embedding, found: Mapping[str, Tensor]) -> None:
+    def __init__(self, embedding: nn.Embedding, found: Mapping[str, Tensor], *, bounded: bool) -> None:
         """Stands in for a table; that is not changed. Arguments are those of `DecodedLinear`."""
-        super().__init__(found)
+        super().__init__(found, bounded=bounded)
         _take_table(self, embedding)
         self.embed_scale = float(getattr(embedding, "embed_scale", 1.0))
 
@@ -231,6 +232,14 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         linear.bias = _parameter(bias)
     return linear
+
+
+def _bias(linear: nn.Linear, found: Mapping[str, Tensor]) -> Tensor | None:
+    """The bias of a Linear, and what is to be added to it."""
+    if linear.bias is None:
+        return None
+    bias = linear.bias.detach()
+    return bias + found["bias"] if "bias" in found else bias
 
 
 def _embedding(weight: Tensor) -> nn.Embedding:

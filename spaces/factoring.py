@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from ..errors import SettingError
-from .autoencoder_training import AutoencoderTraining
+from .autoencoder_training import AutoencoderTraining, LatentTraining
 from .factor_sizes import METHODS, size_for
 from .factorisation import Factorisation
 from .layer import Layer
@@ -84,12 +84,14 @@ class Factoring:
         group: how many layers, as the original counts them, share a choice, and a factor where they are concatenated;
             None for all of a stack.
         training: of autoencoders.
+        latents: how the method of that name fits them.
     """
 
     linears: tuple[Way, ...] = tuple(Way("activation", ratio) for ratio in (1.5, 2.0, 3.0))
     tables: tuple[Way, ...] = tuple(Way("activation", ratio) for ratio in (1.5, 2.0, 3.0))
     group: int | None = None
     training: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    latents: LatentTraining = field(default_factory=LatentTraining)
 
     def __post_init__(self) -> None:
         if self.group is not None and self.group < 1:
@@ -100,6 +102,10 @@ class Factoring:
         for way in self.tables:
             if way.concatenated:
                 raise SettingError(f"a table stands alone, got {way}; write {way.method}-{way.ratio:g}.")
+            if way.method == "latents":
+                raise SettingError(
+                    f"{way} needs inputs to be fitted to, which tables have not; write autoencoder-{way.ratio:g}."
+                )
 
     def groups(self, n_layers: int) -> tuple[range, ...]:
         """The groups of a stack: indices of original layers."""
@@ -113,13 +119,19 @@ class Factoring:
             "tables": list(map(str, self.tables)),
             "group": self.group,
             "training": asdict(self.training),
+            "latents": asdict(self.latents),
         }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
         ways = {name: tuple(map(Way.parse, data[name])) for name in ("linears", "tables")}
-        return cls(**ways, group=data["group"], training=AutoencoderTraining(**data["training"]))
+        return cls(
+            **ways,
+            group=data["group"],
+            training=AutoencoderTraining(**data["training"]),
+            latents=LatentTraining(**data["latents"]),
+        )
 
 
 DEFAULT_FACTORING = Factoring()

@@ -44,6 +44,11 @@ class Factorisation:
         return FORMS[self.method] == "autoencoder"
 
     @property
+    def is_bounded(self) -> bool:
+        """Whether a hyperbolic tangent ends the decoder."""
+        return self.method == "autoencoder"
+
+    @property
     def inner_size(self) -> int:
         """Columns of the first factor. The decoder of a linear autoencoder has a bias: as one column more."""
         return self.rank + (FORMS[self.method] == "linear_autoencoder")

@@ -24,17 +24,23 @@ class HeldOut:
             bench: whose last calibration batch is taken.
         """
         self._model, self._batch = model, dict(bench.calibration()[-1])
-        paths = {id(parameter): path for path, parameter in model.named_parameters()}
-        self._paths = [paths[id(linear.weight)] for linear in linears.values()]
+        self._linears = list(linears.values())
+        self._paths = {id(parameter): path for path, parameter in model.named_parameters()}
         self._answers = self._run({})
 
-    def error(self, weights: Sequence[Tensor]) -> float:
+    def error(self, weights: Sequence[Tensor], bias_changes: Sequence[Tensor | None]) -> float:
         """The mean squared change of the logits.
 
         Args:
             weights: out x in each, in the order of the Linears.
+            bias_changes: what is added to their biases, out each; None where nothing is.
         """
-        return float((self._run(dict(zip(self._paths, weights, strict=True))) - self._answers).square().mean())
+        changed = {}
+        for linear, weight, change in zip(self._linears, weights, bias_changes, strict=True):
+            changed[self._paths[id(linear.weight)]] = weight
+            if change is not None:
+                changed[self._paths[id(linear.bias)]] = linear.bias + change
+        return float((self._run(changed) - self._answers).square().mean())
 
     def _run(self, changed: dict[str, Tensor]) -> Tensor:
         with torch.no_grad():

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
-from .autoencoders import Report, folded, train_autoencoder
+from .autoencoders import Decoded, Report, folded, train_autoencoder
 from .calibration import standing_linears, watch
 from .factor_sizes import FORMS
 from .factorisation import Factorisation
-from .factorising import SEEING_METHODS, TwoFactors, factorise
+from .factorising import SEEING_METHODS, TwoFactors, factorise, mean_of, metric_of
 from .heldout import HeldOut
 from .homes import home_of
+from .latents import fit_latents
 from .plan import Layer, Plan
 from .seen import Seen, look_at
 from .workbench import Material, Workbench
@@ -23,6 +24,9 @@ from .workbench import Material, Workbench
 # What layers that were stacked have in common is remembered under this name.
 _SHARED = "shared"
 _VERSION = 1
+
+# Of weights and changes of biases, what they do to the answers; see `HeldOut`.
+Error = Callable[[Sequence[Tensor], Sequence[Tensor | None]], float]
 
 
 def learned_factors(plan: Plan, bench: Workbench) -> Material:
@@ -70,7 +74,8 @@ def _learned(home: Plan, place: str, factors: Factorisation, bench: Workbench) -
     together = _together(factors, place, bench)
     words = " ".join(map(str, together))
     if FORMS[factors.method] != "two_factors":
-        words += f" {bench.anatomy.factoring.training}"
+        factoring = bench.anatomy.factoring
+        words += f" {factoring.latents if factors.method == 'latents' else factoring.training}"
     key = f"factors-{_VERSION}-{place}-{home.fingerprint}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
     learn = _learn_table if place.startswith("outside.") else _learn_linears
     return bench.remember(key, partial(learn, home, place, together, bench))
@@ -101,7 +106,7 @@ def _learn_linears(home: Plan, place: str, together: Sequence[Factorisation], be
         if slot.layer is not None and _is_learned(slot.layer, together[0])
     }
     linears = {name: part for name, part in standing_linears(model, home, bench.anatomy) if name in chosen}
-    seen = look_at(model, linears, bench) if together[0].method in SEEING_METHODS else {}
+    seen = look_at(model, linears, bench) if together[0].method in (*SEEING_METHODS, "latents") else {}
     sets = [list(linears)] if together[0].group is not None else [[name] for name in linears]
     found: dict[str, Mapping[str, Tensor]] = {}
     work = [(names, factors) for names in sets for factors in together]
@@ -115,6 +120,13 @@ def _learn_linears(home: Plan, place: str, together: Sequence[Factorisation], be
             looked = [seen[name] for name in names] if seen else ()
             fitted = factorise(factors.method, weights, factors.rank, looked, move_bias=biased)
             found.update(_of_two_factors(factors, names, fitted))
+        elif factors.method == "latents":
+            metrics = [metric_of("sensitivity", seen[name], centred=own[name].bias is not None) for name in names]
+            means = [None if own[name].bias is None else mean_of("sensitivity", seen[name]) for name in names]
+            weights, choose = [linear.weight for linear in own.values()], _chooser(HeldOut(model, own, bench).error)
+            how = bench.anatomy.factoring.latents
+            fitted = fit_latents(weights, factors.rank, metrics, how, means=means, report=say, choose=choose)
+            found.update(_of_decoder(factors, names, fitted))
         else:
             found.update(_of_autoencoder(factors, own, bench, HeldOut(model, own, bench).error, say))
     return found
@@ -157,7 +169,7 @@ def _of_autoencoder(
     factors: Factorisation,
     parts: Mapping[str, nn.Linear | nn.Embedding],
     bench: Workbench,
-    error: Callable[[Sequence[Tensor]], float] | None,
+    error: Error | None,
     say: Report,
 ) -> Material:
     """Trains one on the rows of these parts.
@@ -170,22 +182,30 @@ def _of_autoencoder(
             the loss over all rows.
         say: told how far it is.
     """
-    choose = None if error is None else lambda decoded: error(decoded.dense())
+    choose = None if error is None else _chooser(error)
     training = bench.anatomy.factoring.training
     weights = [part.weight for part in parts.values()]
     fitted = train_autoencoder(factors.method, weights, factors.rank, training, report=say, choose=choose)
     if not factors.is_decoded:
         return _of_two_factors(factors, list(parts), folded(fitted))
+    return _of_decoder(factors, list(parts), fitted)
+
+
+def _of_decoder(factors: Factorisation, names: Sequence[str], fitted: Decoded) -> Material:
     decoder = {
         f"decoder.{number}.{name}": tensor
         for number, layer in enumerate(fitted.decoder)
         for name, tensor in zip(("weight", "bias"), layer, strict=True)
     }
     found: dict[str, Mapping[str, Tensor]] = {}
-    for name, rows, norms in zip(parts, fitted.latents, fitted.norms, strict=True):
-        own = {"rows": rows, "norms": norms}
+    for name, rows, norms, change in zip(names, fitted.latents, fitted.norms, fitted.bias_changes, strict=True):
+        own = {"rows": rows, "norms": norms, **({} if change is None else {"bias": change})}
         found[f"{factors} {name}"] = own if factors.group is not None else {**own, **decoder}
     return {**found, f"{factors} {_SHARED}": decoder} if factors.group is not None else found
+
+
+def _chooser(error: Error) -> Callable[[Decoded], float]:
+    return lambda decoded: error(decoded.dense(), decoded.bias_changes)
 
 
 def _is_learned(layer: Layer, factors: Factorisation) -> bool:

@@ -80,17 +80,25 @@ class Factors:
             skeleton = without_data((rows, columns), treatment.factors)
             found = skeleton if material is None else material[f"{site.name}.{kind}"]
             if isinstance(part, nn.Linear):
-                module.set_submodule(site.parts[kind], _linear(part, found))
+                module.set_submodule(site.parts[kind], _linear(part, treatment.factors, found))
             else:
-                _factor_table(module, part.weight, found)
+                _factor_table(module, part.weight, treatment.factors, found)
         return module
 
 
-def _linear(linear: nn.Linear, found: Mapping[str, Tensor]) -> FactoredLinear | DecodedLinear:
-    return FactoredLinear(linear, found) if "left" in found else DecodedLinear(linear, found)
+def _linear(linear: nn.Linear, factors: Factorisation, found: Mapping[str, Tensor]) -> nn.Module:
+    if factors.is_decoded:
+        return DecodedLinear(linear, found, bounded=factors.is_bounded)
+    return FactoredLinear(linear, found)
 
 
-def _factor_table(module: nn.Module, table: Tensor, found: Mapping[str, Tensor]) -> None:
+def _table(table: nn.Embedding, factors: Factorisation, found: Mapping[str, Tensor]) -> nn.Module:
+    if factors.is_decoded:
+        return DecodedEmbedding(table, found, bounded=factors.is_bounded)
+    return FactoredEmbedding(table, found)
+
+
+def _factor_table(module: nn.Module, table: Tensor, factors: Factorisation, found: Mapping[str, Tensor]) -> None:
     """Replaces every part that holds this table, lookups and the output tied to them; they hold the same factors."""
     held = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in found.items() if name != "norms"}
     found = {**found, **held}
@@ -104,10 +112,10 @@ def _factor_table(module: nn.Module, table: Tensor, found: Mapping[str, Tensor])
     for name, part in parts:
         if id(part) not in stand_ins:
             if isinstance(part, nn.Embedding):
-                stand_ins[id(part)] = (FactoredEmbedding if "left" in found else DecodedEmbedding)(part, found)
+                stand_ins[id(part)] = _table(part, factors, found)
             elif isinstance(part, nn.Linear):
                 # An output that is tied to the words.
-                stand_ins[id(part)] = _linear(part, found)
+                stand_ins[id(part)] = _linear(part, factors, found)
             else:
                 raise PlanError(f"{name} shares a table of words, but is a {type(part).__name__}.")
         module.set_submodule(name, stand_ins[id(part)])

@@ -65,14 +65,14 @@ def test_two_factors_are_their_product(bias: bool) -> None:
 
 def test_a_decoded_linear_has_the_lengths_it_was_given() -> None:
     found = {"rows": random(9, 2), "norms": random(9).abs(), **decoder(2, 6)}
-    part, inputs = DecodedLinear(nn.Linear(6, 9), found), random(4, 6)
+    part, inputs = DecodedLinear(nn.Linear(6, 9), found, bounded=True), random(4, 6)
     assert torch.allclose(part.dense_weight().norm(dim=1), found["norms"], atol=1e-5)
     assert torch.allclose(part(inputs), part.expanded()(inputs))
 
 
 def test_tables_make_only_the_rows_looked_up() -> None:
     table, ids = nn.Embedding(9, 6, padding_idx=0), torch.tensor([[3, 1], [8, 3]])
-    decoded = DecodedEmbedding(table, {"rows": random(9, 2), "norms": random(9).abs(), **decoder(2, 6)})
+    decoded = DecodedEmbedding(table, {"rows": random(9, 2), "norms": random(9).abs(), **decoder(2, 6)}, bounded=True)
     assert torch.allclose(decoded(ids), decoded.dense_weight()[ids], atol=1e-6)
     seen = []
     decoded.decoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape))
@@ -84,7 +84,7 @@ def test_tables_make_only_the_rows_looked_up() -> None:
     assert factored.padding_idx == 0
 
 
-METHODS = ("svd", "fisher", "unit_svd", "activation", "sensitivity", "linear_autoencoder", "autoencoder")
+METHODS = ("svd", "fisher", "unit_svd", "activation", "sensitivity", "linear_autoencoder", "autoencoder", "latents")
 
 
 @pytest.fixture
@@ -95,7 +95,9 @@ def bench(make_model: MakeModel, make_bench: MakeBench) -> Any:
 
 
 def quick(**changes: Any) -> Factoring:
-    return Factoring(training=replace(Factoring().training, epochs=2), **changes)
+    brief = Factoring()
+    training, latents = replace(brief.training, epochs=2), replace(brief.latents, steps=20)
+    return Factoring(training=training, latents=latents, **changes)
 
 
 @pytest.mark.parametrize("method", METHODS)
