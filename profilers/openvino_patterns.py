@@ -77,7 +77,7 @@ def finish(converted: Any) -> None:
 def products(weights: Sequence[Tensor]) -> Any:
     """A model of nothing but products, one after the other: rows x in -> rows x out of the last matrix."""
     ops = _operators()
-    inputs = ops.parameter([-1, weights[0].shape[1]], "f32")
+    inputs = ops.parameter([-1, weights[0].shape[1]], openvino().Type.f32)
     values = inputs
     for weight in weights:
         values = ops.matmul(values, _constant(weight, "f32"), False, True)

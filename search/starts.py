@@ -1,6 +1,7 @@
 """Where a search starts: uniform choices, and bits allocated by sensitivity under budgets of bytes."""
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from torch import nn
 
@@ -8,12 +9,13 @@ from ..errors import BudgetError
 from ..profilers.workload import Workload
 from ..spaces.allocation import Option, allocate
 from ..spaces.artefact import stored_bytes
-from ..spaces.axes import Value
+from ..spaces.axes import Choice, Value
 from ..spaces.blocks import packed_bytes
 from ..spaces.calibration import standing_linears
 from ..spaces.palette import FLOAT
 from ..spaces.sensitivity import part_harms
 from ..spaces.space import Space
+from .factor_starts import allocated_factors
 from .kind_latency import seconds_saved
 from .workbench import LocalWorkbench
 
@@ -29,14 +31,26 @@ def starting_choices(space: Space, bench: LocalWorkbench) -> list[dict[str, Valu
         bench: where sensitivities are learned.
 
     Returns:
-        The identity first; every second one after it is allocated, as long as there are any.
+        The identity first; every second one after it is allocated, as long as there are any: bits, factors with every
+        part in its first precision, and factors alone.
     """
     uniform = space.uniform_choices()
-    allocated = [choice for choice in _allocated(space, bench) if choice not in uniform] if "bits" in space.axes else []
-    mixed = uniform[:1]
-    for position in range(max(len(uniform) - 1, len(allocated))):
-        mixed += uniform[1 + position : 2 + position] + allocated[position : position + 1]
-    return mixed
+    bits = _allocated(space, bench) if "bits" in space.axes else []
+    factors = allocated_factors(space, bench) if "factors" in space.axes else []
+    both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
+    allocated = _in_turns(bits, _in_turns(both, factors))
+    return [uniform[0], *_in_turns(uniform[1:], [choice for choice in allocated if choice not in uniform])]
+
+
+def _in_turns(one: Sequence[Choice], other: Sequence[Choice]) -> list[dict[str, Value]]:
+    """One of each, until both are used up."""
+    pairs = zip_longest(one, other)
+    return [dict(choice) for pair in pairs for choice in pair if choice is not None]
+
+
+def _gentlest_bits(space: Space) -> dict[str, Value]:
+    """The first precision of every part; none where bits are not searched."""
+    return {one.name: one.choices[min(1, len(one.choices) - 1)] for one in space.parameters.get("bits", ())}
 
 
 def allocated_bits(bench: LocalWorkbench, ratio: float) -> dict[str, str]:

@@ -106,6 +106,7 @@ def _convert(model: nn.Module, threads: int) -> tuple[Any, tuple[str, ...], dict
     """The model in OpenVINO's form, the names of its inputs, the kernels its Linears ask for, and its factors."""
     own = copy_sharing_parameters(model)
     settled = settle(own, partial(quicker_as_two, ("openvino", threads), partial(_products, threads)))
+    asked = kernels_asked(own)
     told = prepare(own)
     names = input_names(own)
     with warnings.catch_warnings(), quiet_transformers(), torch.no_grad():
@@ -117,7 +118,7 @@ def _convert(model: nn.Module, threads: int) -> tuple[Any, tuple[str, ...], dict
     finish(converted)
     for name, port in zip(names, converted.inputs, strict=True):
         port.get_tensor().set_names({name})
-    return converted, names, kernels_asked(model), settled
+    return converted, names, asked, settled
 
 
 plugin = OpenVinoRuntime()

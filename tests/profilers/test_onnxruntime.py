@@ -162,7 +162,7 @@ def test_integer_products_do_not_saturate(width: int) -> None:
         linear.weight.fill_(127.0)
     part = QuantLinear(linear, Precision(8, 8), input_range=(1 / 255, 0))
     assert (part.quantised().integers == 127).all()
-    onnx_parts.write_part(graph, "part", part, "x", "y", integer_products=True, pays=lambda *_: False)
+    onnx_parts.write_part(graph, "part", part, "x", "y", integer_products=True)
     kind, helper = onnx.TensorProto.FLOAT, onnx.helper
     ports = [helper.make_tensor_value_info(name, kind, ["b", "t", None]) for name in "xy"]
     proto = helper.make_model(

@@ -1,0 +1,116 @@
+"""Where a search over factors starts: a way for every kind of Linear, allocated by what it does to the answers."""
+
+import hashlib
+from functools import partial
+
+import torch
+from torch import nn
+
+from ..spaces import axes
+from ..spaces.allocation import Option, allocate
+from ..spaces.axes import Parameter, Value
+from ..spaces.calibration import standing_linears
+from ..spaces.factor_bytes import part_bytes
+from ..spaces.factor_sizes import FORMS
+from ..spaces.factored import FactoredLinear
+from ..spaces.factoring import WHOLE, Way
+from ..spaces.factorising import metric_of
+from ..spaces.plan import Plan, Treatment
+from ..spaces.seen import look_at
+from ..spaces.space import Space
+from ..spaces.workbench import Material
+from .workbench import LocalWorkbench
+
+# How many times smaller the Linears of the layers are to be, all together.
+RATIOS = (1.25, 1.5, 2.0, 3.0)
+
+
+def allocated_factors(space: Space, bench: LocalWorkbench) -> list[dict[str, Value]]:
+    """Choices that change nothing but factors, of least predicted harm at each ratio that can be reached.
+
+    Args:
+        space: what is searched, with the axis "factors".
+        bench: where harms are learned.
+    """
+    options = factor_options(space, bench)
+    whole = sum(found[0].cost for found in options.values())
+    least = sum(min(option.cost for option in found) for found in options.values())
+    reached = [ratio for ratio in RATIOS if whole / ratio >= least]
+    return [{**space.identity(), **allocate(options, whole / ratio)} for ratio in reached]
+
+
+def factor_options(space: Space, bench: LocalWorkbench) -> dict[str, list[Option]]:
+    """What may be done to each kind of Linear in each group of layers, at what cost in bytes and what harm.
+
+    Autoencoders are left out: what they do would only be known once all of them were trained.
+
+    Returns:
+        Name of the parameter -> its options, the whole weight first. The harm is the squared change of the centred
+        logits, mean over calibration examples, as it is predicted to first order (see `spaces/factorising.py`).
+    """
+    inside = tuple(f"factors.{stack.name}." for stack in bench.anatomy.stacks)
+    parameters = [one for one in space.parameters["factors"] if one.name.startswith(inside) and _ways(one)]
+    words = " ".join(f"{one.name} {' '.join(_ways(one))}" for one in parameters)
+    key = f"factors-harm-1-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+    harms = bench.remember(key, partial(_harms, parameters, bench))
+    found = {}
+    for one in parameters:
+        options = [
+            Option(way, _bytes(_plan(one, way, bench), bench), float(harms[one.name][way])) for way in _ways(one)
+        ]
+        whole = _bytes(_plan(one, one.choices[-1], bench), bench, whole=True)
+        found[one.name] = [Option(WHOLE, whole, 0.0), *options]
+    return found
+
+
+def _ways(parameter: Parameter) -> list[str]:
+    """The ways that end in two factors and are solved, not trained."""
+    ways = (str(choice) for choice in parameter.choices if choice != WHOLE)
+    return [way for way in ways if FORMS[Way.parse(way).method] == "two_factors"]
+
+
+def _plan(parameter: Parameter, way: Value, bench: LocalWorkbench) -> Plan:
+    """The original with this and nothing else done."""
+    return axes.load("factors").edit(bench.anatomy.identity(), {parameter.name: way}, bench)
+
+
+def _bytes(plan: Plan, bench: LocalWorkbench, *, whole: bool = False) -> float:
+    """Of the weights that a plan factorises; or what they took up before."""
+    parts, total = list(plan.factorisations()), 0.0
+    for name, _, factors in parts:
+        stack, _, kind = name.split(".")
+        treatment = Treatment() if whole else Treatment(factors=factors)
+        sharing = len(parts) if factors.group is not None else 1
+        total += part_bytes(bench.anatomy.stack(stack).shapes[kind], treatment, sharing)
+    return total
+
+
+def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
+    """Name of a parameter -> way -> its predicted harm."""
+    identity = bench.anatomy.identity()
+    model = bench.build(identity)
+    linears = dict(standing_linears(model, identity, bench.anatomy))
+    seen = look_at(model, linears, bench)
+    answers = sum(len(batch["input_ids"]) for batch in bench.calibration())
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for one in parameters:
+        for way in _ways(one):
+            plan = _plan(one, way, bench)
+            built, harm = bench.build(plan), 0.0
+            for name, _, _ in plan.factorisations():
+                linear, part = linears[name], _part(built, name, bench)
+                metric = metric_of("sensitivity", seen[name], centred=linear.bias is not None)
+                folded = part.folded()
+                assert folded is not None
+                harm += metric.error(folded.weight - linear.weight) * float(seen[name].count) / answers
+            found.setdefault(one.name, {})[way] = torch.tensor(harm)
+    return found
+
+
+def _part(model: nn.Module, name: str, bench: LocalWorkbench) -> FactoredLinear:
+    """The factorised Linear of this name, as "encoder.3.query", in a model with all its layers."""
+    stack, position, kind = name.split(".")
+    places = bench.anatomy.stack(stack)
+    part = model.get_submodule(f"{places.path}.{position}.{places.linears[kind]}")
+    assert isinstance(part, FactoredLinear)
+    return part
