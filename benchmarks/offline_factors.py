@@ -1,19 +1,23 @@
 """What factorising Linears costs in quality, with no fine-tuning: methods, stacking and ratios, by kind and together.
 
     python benchmarks/offline_factors.py --name sst2 --model MODEL --data DATA [--task seq2seq] [--metric matthews]
-        [--ratios 1.5,2,3,5,10] [--methods svd,activation,...] [--stacking separated,concatenated]
-        [--kinds each,all] [--steps 4000] [--seeds 1,2,3]
+        [--ratios 1.5,2,3,5,10] [--ways svd-separated,sensitivity-allocated,...] [--kinds all,each] [--seeds 1,2,3]
 
 A row of the table is one model: those kinds of Linear replaced in all layers, everything else as it was. "all" are all
-kinds of all stacks together, "each" one after the other; kinds may be named too. Calibration (moments, sensitivities)
-uses 256 rows of the training split; both other splits are judged, and nothing is chosen by them. Ratios are of the
-numbers of the replaced Linears, side data counted. Random methods are fitted once for each seed.
+kinds of all stacks together, "each" one after the other; kinds may be named too. A way is a method and how layers go
+together: `separated`, `concatenated` (one factor or decoder for all), `allocated` (separated, the ranks of a kind's
+layers by predicted harm, at the numbers that equal ranks would have) or `budgeted` (the same over all kinds together).
+Autoencoders are trained the paper's way; `latents` are fitted to the answers, and `--steps` is for them. Ratios are of
+the numbers of the replaced Linears, side data counted. Calibration uses 256 rows of the training split; validation and
+test are judged, in bfloat16 where that is asked for, and nothing is chosen by them.
 """
 
 import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,116 +34,179 @@ from paring.spaces.autoencoder_training import AutoencoderTraining
 from paring.spaces.autoencoders import AUTOENCODER_METHODS, train_autoencoder
 from paring.spaces.calibration import standing_linears
 from paring.spaces.factor_sizes import METHODS, size_for, stored_numbers
-from paring.spaces.factorising import factorise
+from paring.spaces.factorising import Metric, factorise, harms, metric_of
+from paring.spaces.latents import LatentTraining, fit_latents
+from paring.spaces.rank_allocation import allocate_ranks
 from paring.spaces.seen import look_at
 
-Fit = tuple[list[Tensor], list[Tensor | None], int]
+WAYS = [
+    *(f"{method}-{stacking}" for method in METHODS for stacking in ("separated", "concatenated")),
+    "sensitivity-allocated",
+    "sensitivity-budgeted",
+    "latents-concatenated",
+]
+RANDOM = (*AUTOENCODER_METHODS, "latents")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One Linear, factorised: its dense weight, the change of its bias, and how many numbers are stored for it."""
+
+    weight: Tensor
+    bias_change: Tensor | None
+    stored: float
 
 
 class Factored:
     """A model whose Linears are exchanged in place, and the workbench that judges it."""
 
-    def __init__(self, task: Task, model: str, scratch: Path) -> None:
+    def __init__(self, task: Task, model: str, scratch: Path, *, steps: int, bfloat16: bool) -> None:
         """Loads the model and looks at what calibration shows of it."""
         self.bench, _ = open_workbench(Settings(model, task, scratch, axes=("bits",)), Terminal())
         self.plan = self.bench.anatomy.identity()
         self.model = self.bench.build(self.plan)
         found = standing_linears(self.model, self.plan, self.bench.anatomy)
         self.linears = {name: part for name, part in found if not name.startswith("outside.")}
+        self.original = {name: (part.weight.detach(), part.bias) for name, part in self.linears.items()}
         self.seen = look_at(self.model, self.linears, self.bench)
-        # The model shares its parameters with the original until they are exchanged.
-        self.original = {name: (part.weight, part.bias) for name, part in self.linears.items()}
         self.kinds: dict[str, list[str]] = {}
         for name in self.linears:
             stack, _, kind = name.split(".", 2)
             self.kinds.setdefault(kind if len(self.plan.stacks) == 1 else f"{stack}.{kind}", []).append(name)
-        self._fits: dict[tuple[Any, ...], tuple[Fit, float]] = {}
+        self._steps, self._bfloat16 = steps, bfloat16
+        self._metrics: dict[str, Metric] = {}
 
-    def fit(
-        self, kind: str, method: str, stacking: str, ratio: float, training: AutoencoderTraining
-    ) -> tuple[Fit, float]:
-        """Dense weights and changes of biases of all Linears of a kind, the numbers stored, and the seconds it took."""
-        key = (kind, method, stacking, ratio, training if method in AUTOENCODER_METHODS else None)
-        if key not in self._fits:
-            names, started = self.kinds[kind], time.monotonic()
-            groups = [names] if stacking == "concatenated" else [[name] for name in names]
-            parts = [self._fitted(group, method, ratio, training) for group in groups]
-            fit = (
-                [w for part in parts for w in part[0]],
-                [b for part in parts for b in part[1]],
-                sum(p[2] for p in parts),
-            )
-            self._fits[key] = fit, time.monotonic() - started
-        return self._fits[key]
-
-    def _fitted(self, names: Sequence[str], method: str, ratio: float, training: AutoencoderTraining) -> Fit:
-        weights = [self.original[name][0] for name in names]
-        rows, columns = sum(map(len, weights)), weights[0].shape[1]
-        size = size_for(method, rows, columns, ratio)
-        stored = stored_numbers(method, rows, columns, size)
-        if method in AUTOENCODER_METHODS:
-            return list(train_autoencoder(method, weights, size, training).dense()), [None] * len(names), stored
-        biased = self.original[names[0]][1] is not None
-        found = factorise(method, weights, size, [self.seen[name] for name in names], move_bias=biased)
-        return list(found.dense()), list(found.bias_changes), stored
+    def fits(self, names: Sequence[str], method: str, stacking: str, ratio: float, seed: int) -> dict[str, Fit]:
+        """All of these Linears, which are of one kind unless they are budgeted."""
+        if stacking in ("allocated", "budgeted"):
+            return self._allocated(names, ratio)
+        groups = [names] if stacking == "concatenated" else [[name] for name in names]
+        return {name: fit for group in groups for name, fit in self._group(group, method, ratio, seed).items()}
 
     def put(self, fits: dict[str, Fit]) -> None:
-        """Exchanges the Linears of these kinds; all others are the original's."""
+        """Exchanges these Linears; all others are the original's."""
         for name, part in self.linears.items():
-            part.weight, part.bias = self.original[name]
-        for kind, (weights, changes, _) in fits.items():
-            for name, weight, change in zip(self.kinds[kind], weights, changes, strict=True):
-                self.linears[name].weight = nn.Parameter(weight.contiguous(), requires_grad=False)
-                if change is not None:
-                    self.linears[name].bias = nn.Parameter(self.original[name][1] + change, requires_grad=False)
+            weight, bias = self.original[name]
+            fit = fits.get(name)
+            part.weight = nn.Parameter(weight if fit is None else fit.weight.contiguous(), requires_grad=False)
+            changed = bias if fit is None or fit.bias_change is None else bias + fit.bias_change
+            part.bias = None if changed is None else nn.Parameter(changed, requires_grad=False)
 
     def scores(self) -> dict[str, float]:
         """Of both splits, and of all their examples together."""
         executable = self.bench.executable(self.model)
         splits = (self.bench.search, self.bench.test)
-        search, test = (self.bench.quality(self.plan, split, executable, again=True) for split in splits)
+        with torch.autocast("cpu", dtype=torch.bfloat16) if self._bfloat16 else nullcontext():
+            search, test = (self.bench.quality(self.plan, split, executable, again=True) for split in splits)
         labels = np.concatenate([split.labels for split in splits])
         outcomes = np.concatenate([np.asarray(found.outcomes) for found in (search, test)])
         return {"validation": search.value, "test": test.value, "both": self.bench.score(labels, outcomes)}
 
+    def harm(self, fits: dict[str, Fit]) -> float:
+        """The predicted squared change of the logits."""
+        return sum(self._metric(name).error(self.original[name][0] - fit.weight) for name, fit in fits.items())
+
+    def _group(self, names: Sequence[str], method: str, ratio: float, seed: int) -> dict[str, Fit]:
+        weights, seen = [self.original[name][0] for name in names], [self.seen[name] for name in names]
+        rows, columns, biased = sum(map(len, weights)), weights[0].shape[1], self.original[names[0]][1] is not None
+        counted = "autoencoder" if method == "latents" else method
+        size = size_for(counted, rows, columns, ratio)
+        if method in AUTOENCODER_METHODS:
+            found = train_autoencoder(method, weights, size, AutoencoderTraining(seed=seed))
+        elif method == "latents":
+            # A tall stack has more rows to go through.
+            steps = self._steps * max(1, round(rows / 2304))
+            means = [own.mean if biased else None for own in seen]
+            metrics, training = [self._metric(name) for name in names], LatentTraining(steps=steps, seed=seed)
+            found = fit_latents(weights, size, metrics, training, means=means)
+        else:
+            found = factorise(method, weights, size, seen, move_bias=biased)
+        each = stored_numbers(counted, rows, columns, size) / len(names)
+        return {
+            name: Fit(weight, change, each)
+            for name, weight, change in zip(names, found.dense(), found.bias_changes, strict=True)
+        }
+
+    def _allocated(self, names: Sequence[str], ratio: float) -> dict[str, Fit]:
+        weights = {name: self.original[name][0] for name in names}
+        shapes = {name: (weight.shape[0], weight.shape[1]) for name, weight in weights.items()}
+        numbers = sum(weight.numel() for weight in weights.values()) / ratio
+        ranks = allocate_ranks({n: harms(w, self._metric(n)) for n, w in weights.items()}, shapes, numbers)
+        fits = {}
+        for name, rank in ranks.items():
+            weight, bias = self.original[name]
+            if rank is None:
+                fits[name] = Fit(weight, None, weight.numel())
+                continue
+            found = factorise("sensitivity", [weight], rank, [self.seen[name]], move_bias=bias is not None)
+            fits[name] = Fit(found.dense()[0], found.bias_changes[0], rank * sum(weight.shape))
+        return fits
+
+    def _metric(self, name: str) -> Metric:
+        if name not in self._metrics:
+            biased = self.original[name][1] is not None
+            self._metrics[name] = metric_of("sensitivity", self.seen[name], centred=biased)
+        return self._metrics[name]
+
 
 def rows(case: Factored, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The float model, then one row per ratio, method, stacking, kinds and seed."""
+    """The float model, then one row per ratio, way, seed and set of kinds."""
     yield {"kinds": "none", "method": "float", "stacking": "", "ratio": 1.0, "stored": 1.0, **case.scores()}
-    sets = []
-    for word in arguments.kinds.split(","):
-        sets += {"each": [[kind] for kind in case.kinds], "all": [list(case.kinds)]}.get(word, [[word]])
     for ratio in map(float, arguments.ratios.split(",")):
-        for method in arguments.methods.split(","):
-            for stacking in arguments.stacking.split(","):
-                for seed in arguments.seeds.split(",") if method in AUTOENCODER_METHODS else ["1"]:
-                    training = AutoencoderTraining(steps=arguments.steps, seed=int(seed))
-                    for kinds in sets:
-                        yield row(case, kinds, method, stacking, ratio, training)
+        for way in arguments.ways.split(","):
+            method, stacking = way.split("-")
+            for seed in map(int, arguments.seeds.split(",") if method in RANDOM else ["1"]):
+                yield from judged(case, method, stacking, ratio, seed, arguments.kinds.split(","))
+
+
+def judged(
+    case: Factored, method: str, stacking: str, ratio: float, seed: int, words: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Every kind is fitted once, whether it is judged alone, together with all others, or both."""
+    named = [word for word in words if word not in ("each", "all")] + (list(case.kinds) if "each" in words else [])
+    if stacking == "budgeted":
+        started, everything = time.monotonic(), [name for names in case.kinds.values() for name in names]
+        fits = case.fits(everything, method, stacking, ratio, seed)
+        yield row(case, "all", fits, method, stacking, ratio, seed, time.monotonic() - started)
+        return
+    together: dict[str, Fit] = {}
+    seconds = 0.0
+    for kind in case.kinds if "all" in words else named:
+        started = time.monotonic()
+        fits = case.fits(case.kinds[kind], method, stacking, ratio, seed)
+        took = time.monotonic() - started
+        together, seconds = together | fits, seconds + took
+        if kind in named:
+            yield row(case, kind, fits, method, stacking, ratio, seed, took)
+    if "all" in words:
+        yield row(case, "all", together, method, stacking, ratio, seed, seconds)
 
 
 def row(
-    case: Factored, kinds: list[str], method: str, stacking: str, ratio: float, training: AutoencoderTraining
+    case: Factored,
+    kinds: str,
+    fits: dict[str, Fit],
+    method: str,
+    stacking: str,
+    ratio: float,
+    seed: int,
+    seconds: float,
 ) -> dict[str, Any]:
-    found = {kind: case.fit(kind, method, stacking, ratio, training) for kind in kinds}
-    case.put({kind: fit for kind, (fit, _) in found.items()})
-    whole = sum(case.original[name][0].numel() for kind in kinds for name in case.kinds[kind])
-    wrong = sum(
-        float((a - case.original[n][0]).square().sum())
-        for k in kinds
-        for n, a in zip(case.kinds[k], found[k][0][0], strict=True)
-    )
-    right = sum(float(case.original[name][0].square().sum()) for kind in kinds for name in case.kinds[kind])
+    case.put(fits)
+    whole = sum(case.original[name][0].numel() for name in fits)
+    wrong = sum(float((case.original[name][0] - fit.weight).square().sum()) for name, fit in fits.items())
+    length = sum(float(case.original[name][0].square().sum()) for name in fits)
     said = {
-        "kinds": "all" if len(kinds) == len(case.kinds) else ",".join(kinds),
+        "kinds": kinds,
         "method": method,
         "stacking": stacking,
         "ratio": ratio,
-        "stored": whole / sum(fit[2] for fit, _ in found.values()),
+        "stored": whole / sum(fit.stored for fit in fits.values()),
         **case.scores(),
-        "relative error": (wrong / right) ** 0.5,
-        "seed": training.seed if method in AUTOENCODER_METHODS else None,
-        "seconds": sum(seconds for _, seconds in found.values()),
+        "harm": case.harm(fits),
+        "relative error": (wrong / length) ** 0.5,
+        "seed": seed if method in RANDOM else None,
+        "seconds": seconds,
     }
     print({name: round(value, 4) if isinstance(value, float) else value for name, value in said.items()}, flush=True)
     return said
@@ -154,21 +221,20 @@ def main() -> None:
     parser.add_argument("--metric")
     parser.add_argument("--limit", type=int)
     parser.add_argument("--ratios", default="1.5,2,3,5,10")
-    parser.add_argument("--methods", default=",".join(METHODS))
-    parser.add_argument("--stacking", default="separated,concatenated")
+    parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--kinds", default="all,each")
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--bfloat16", action="store_true")
     arguments = parser.parse_args()
     started = time.monotonic()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         task = Task(arguments.task, arguments.data, arguments.metric, limit=arguments.limit)
-        case = Factored(task, arguments.model, Path(scratch))
+        case = Factored(task, arguments.model, Path(scratch), steps=arguments.steps, bfloat16=arguments.bfloat16)
         found = list(rows(case, arguments))
-    keep(
-        f"offline_factors_{arguments.name}", found, metric=case.bench.metric, seconds=round(time.monotonic() - started)
-    )
+    seconds = round(time.monotonic() - started)
+    keep(f"offline_factors_{arguments.name}", found, metric=case.bench.metric, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ SEEING_METHODS = ("fisher", "activation", "sensitivity")
 # The share of a metric that is spread over all directions alike, since few examples show but few of them. Found on
 # SST-2: inputs may have from 0.01 to 0.1; the gradients of 256 sentences, each in one direction, need about a half.
 _SPREAD_INPUTS, _SPREAD_OUTPUTS = 0.05, 0.5
+# Turns, and steps of conjugate gradients in each: the first few gain most, and wide layers take seconds for one.
 _ROUNDS = 4
 _STEPS = 2
 _STOP = 1e-3
@@ -131,11 +132,15 @@ def stack(weights: Sequence[Tensor]) -> Tensor:
 
 
 def truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The nearest product of this rank: n x rank and rank x m, from the eigenvectors of the smaller square."""
+    """The nearest product of this rank: n x rank, and rank x m with orthonormal rows, whatever the matrix's own rank.
+
+    It comes from the eigenvectors of the smaller square, which is far quicker than a whole SVD.
+    """
     if len(matrix) < matrix.shape[1]:
-        basis = torch.linalg.eigh(matrix @ matrix.t()).eigenvectors[:, -rank:]
-        return basis, basis.t() @ matrix
-    basis = torch.linalg.eigh(matrix.t() @ matrix).eigenvectors[:, -rank:]
+        basis = matrix.t() @ torch.linalg.eigh(matrix @ matrix.t()).eigenvectors[:, -rank:]
+        basis = torch.linalg.qr(basis).Q
+    else:
+        basis = torch.linalg.eigh(matrix.t() @ matrix).eigenvectors[:, -rank:]
     return matrix @ basis, basis.t()
 
 
@@ -227,7 +232,9 @@ def _better_right(
         left if metric.outputs is None else metric.outputs @ left for left, metric in zip(lefts, metrics, strict=True)
     ]
     squares = [left.t() @ own for left, own in zip(lefts, pulled, strict=True)]
-    inner = torch.linalg.cholesky(sum(squares[1:], squares[0]))
+    inner = sum(squares[1:], squares[0])
+    # Lefts of weights of a lower rank than asked for have columns of nought.
+    inner = torch.linalg.cholesky(inner + torch.eye(len(inner)).double() * max(1e-12 * float(inner.trace()), 1e-300))
     outer = torch.linalg.cholesky(sum((metric.inputs for metric in metrics[1:]), metrics[0].inputs) / len(metrics))
 
     def normal(candidate: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ class _Problem:
         """Latents, weights x out x size, and a decoder that together are the best product of that rank."""
         weighted = self.rows * self.costs.sqrt().unsqueeze(2)
         _, basis = truncated(weighted.flatten(0, 1).double(), size)
-        basis = torch.linalg.qr(basis.t()).Q.t().float()
+        basis = basis.float()
         latents = self.rows @ basis.t()
         deviation = latents.flatten(0, 1).std(0, correction=0).clamp_min(1e-6)
         with torch.random.fork_rng(devices=[]):

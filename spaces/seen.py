@@ -70,7 +70,7 @@ def look_at(model: nn.Module, parts: Mapping[str, nn.Linear], bench: Workbench) 
         Name -> what it saw.
 
     Raises:
-        PlanError: if the batches do not run, or no answer depends on a part.
+        PlanError: if the batches do not run, no answer depends on a part, or answers are not finite.
     """
     found: dict[str, Seen] = {}
     for seed, batch in enumerate(bench.calibration()):
@@ -108,6 +108,8 @@ def _traced(model: nn.Module, parts: Mapping[str, nn.Linear], batch: Inputs, see
     finally:
         for hook in hooks:
             hook.remove()
+    if not torch.isfinite(logits).all():
+        raise PlanError("the model's answers to the calibration batches are not finite: it computes NaN.")
     answers = directions.detach().abs().amax(-1).gt(0).sum()
     if not calls:
         return [], answers

@@ -135,6 +135,18 @@ def test_turns_end_in_a_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
     assert float(right.grad.norm() * right.detach().norm()) < 0.01 * error.item()
 
 
+@pytest.mark.parametrize("method", TWO_FACTOR_METHODS)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("count", [1, 2])
+def test_weights_of_a_lower_rank_come_back_whole(method: str, shape: tuple[int, int], count: int) -> None:
+    """Such as those of a model that was factorised before."""
+    _, shown = weights_and_seen(count, *shape)
+    right = normal(3, shape[1], seed=5)
+    weights = [normal(shape[0], 3, seed=number) @ right for number in range(count)]
+    for weight, dense in zip(weights, factorise(method, weights, 8, shown).dense(), strict=True):
+        assert torch.allclose(dense, weight, atol=1e-3)
+
+
 @pytest.mark.parametrize("method", ["activation", "sensitivity"])
 def test_inputs_never_seen_leave_finite_factors(method: str) -> None:
     weights, (shown,) = weights_and_seen(1, 24, 20)

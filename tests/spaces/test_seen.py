@@ -123,3 +123,11 @@ def test_a_part_no_answer_depends_on_is_named(bert: tuple[Workbench, nn.Module, 
     bench, model, parts = bert
     with pytest.raises(PlanError, match="depends on 1 Linears, among them stranger"):
         look_at(model, {**parts, "stranger": nn.Linear(3, 3)}, bench)
+
+
+def test_a_model_that_computes_nan_is_refused(bert: tuple[Workbench, nn.Module, dict[str, nn.Linear]]) -> None:
+    bench, model, parts = bert
+    with torch.no_grad():
+        parts["encoder.1.value"].weight[0, 0] = float("nan")
+    with pytest.raises(PlanError, match="not finite: it computes NaN"):
+        look_at(model, parts, bench)
