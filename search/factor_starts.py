@@ -91,7 +91,6 @@ def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
     model = bench.build(identity)
     linears = dict(standing_linears(model, identity, bench.anatomy))
     seen = look_at(model, linears, bench)
-    answers = sum(len(batch["input_ids"]) for batch in bench.calibration())
     found: dict[str, dict[str, torch.Tensor]] = {}
     for one in parameters:
         for way in _ways(one):
@@ -102,7 +101,7 @@ def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
                 metric = metric_of("sensitivity", seen[name], centred=linear.bias is not None)
                 folded = part.folded()
                 assert folded is not None
-                harm += metric.error(folded.weight - linear.weight) * float(seen[name].count) / answers
+                harm += metric.error(folded.weight - linear.weight)
             found.setdefault(one.name, {})[way] = torch.tensor(harm)
     return found
 

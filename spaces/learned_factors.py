@@ -13,7 +13,7 @@ from .autoencoders import Decoded, Report, folded, train_autoencoder
 from .calibration import standing_linears, watch
 from .factor_sizes import FORMS
 from .factorisation import Factorisation
-from .factorising import SEEING_METHODS, TwoFactors, factorise, mean_of, metric_of
+from .factorising import SEEING_METHODS, TwoFactors, factorise, metric_of
 from .heldout import HeldOut
 from .homes import home_of
 from .latents import fit_latents
@@ -122,7 +122,7 @@ def _learn_linears(home: Plan, place: str, together: Sequence[Factorisation], be
             found.update(_of_two_factors(factors, names, fitted))
         elif factors.method == "latents":
             metrics = [metric_of("sensitivity", seen[name], centred=own[name].bias is not None) for name in names]
-            means = [None if own[name].bias is None else mean_of("sensitivity", seen[name]) for name in names]
+            means = [None if own[name].bias is None else seen[name].mean for name in names]
             weights, choose = [linear.weight for linear in own.values()], _chooser(HeldOut(model, own, bench).error)
             how = bench.anatomy.factoring.latents
             fitted = fit_latents(weights, factors.rank, metrics, how, means=means, report=say, choose=choose)
