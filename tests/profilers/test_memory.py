@@ -1,6 +1,5 @@
 """Peak memory in a fresh process; most of the time here goes into importing torch in the helper."""
 
-import importlib
 import json
 import os
 import weakref
@@ -71,14 +70,9 @@ def damaged(*_):
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """A module of stand-ins for `loaded_request`, which this process and those it starts can import."""
-    folder = tmp_path_factory.mktemp("known")
-    (folder / "known_sizes.py").write_text(KNOWN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("known_sizes")
+def known(make_module: Callable[[str, str], ModuleType]) -> ModuleType:
+    """Stand-ins for `loaded_request`."""
+    return make_module("known_sizes", KNOWN)
 
 
 @pytest.fixture(scope="module")
