@@ -40,6 +40,9 @@ from transformers import (
 
 from paring import cli
 from paring.api import pare
+from paring.profilers import memory
+from paring.profilers.isolation import Isolation
+from paring.profilers.supervision import Finding
 from paring.profilers.timing import Effort
 from paring.profilers.workload import Workload
 from paring.search import finals, judge, quality
@@ -233,6 +236,28 @@ def _databases_without_fsync() -> Iterator[None]:
     event.listen(Engine, "connect", relax)
     yield
     event.remove(Engine, "connect", relax)
+
+
+class SharedHelper(Isolation):
+    """Jobs in processes of their own, all forked by one helper: it needs seconds to import the libraries."""
+
+    helper = Isolation()
+
+    def _ask_helper(self, order: bytes) -> Finding:
+        try:
+            return self.helper._ask_helper(order)
+        except BaseException:
+            self.helper.close()
+            raise
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_helper() -> Iterator[None]:
+    """For all searches and exports of a session; what tests the helper itself starts its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "Isolation", SharedHelper)
+        yield
+    SharedHelper.helper.close()
 
 
 @pytest.fixture(scope="session")
