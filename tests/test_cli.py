@@ -19,7 +19,7 @@ from transformers import (
 )
 
 import paring
-from paring import api, cli
+from paring import api
 from paring.api import Study
 from paring.errors import SearchError, StorageError
 from paring.profilers import runtimes
@@ -37,21 +37,6 @@ Answer = tuple[int, str, str]
 Command = Callable[..., Answer]
 
 ALL = "quality,latency,memory,size"
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The `paring` command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["paring", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code is None or isinstance(ended.value.code, int)
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
