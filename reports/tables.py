@@ -3,8 +3,10 @@
 import json
 
 import pandas as pd
+from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..errors import SettingError
 from ..profilers.timing import Latency
@@ -12,6 +14,10 @@ from .front import Front, Point, row_of, table_of
 
 FORMATS = ("table", "csv", "json")
 _MILLISECONDS = 1e3
+# Title of a column -> its place among the cells of a row; a console is wide where all of them fit.
+_TITLES = ("", "quality", "drop", "ms", "speed-up", "MB peak", "MB stored", "plan", "id")
+_COLUMNS = {title: at for at, title in enumerate(_TITLES)}
+_SPARED, _WIDE = ("MB peak", "id"), 120
 
 
 def render(front: Front, form: str, *, console: Console | None = None) -> str:
@@ -61,15 +67,25 @@ def _samples(point: Point) -> dict[str, object]:
 
 
 def terminal_table(front: Front, console: Console) -> str:
-    """A compact table: fastest last, the baseline first, tied neighbours marked with ~."""
-    table = Table(title=f"Pareto front, {front.metric} on the {front.split} split", title_justify="left")
-    for name in ("", front.metric, "drop", "ms", "speed-up", "MB peak", "MB stored", "plan", "id"):
-        table.add_column(name, justify="left" if name in ("", "plan", "id") else "right", overflow="fold")
-    for index, point in enumerate(front.members):
-        tied = index > 0 and front.ties[index] == front.ties[index - 1]
-        table.add_row("~" if tied else "", *_cells(point, front.baseline))
-    if front.baseline not in front.members:
-        table.add_row("", *_cells(front.baseline, front.baseline), style="dim")
+    """A compact table: fastest last, the baseline where it stands or last, tied neighbours marked with ~.
+
+    On a narrow console the columns that a choice needs least are left out, so that no number is broken.
+    """
+    shown = _COLUMNS if console.width >= _WIDE else {name: at for name, at in _COLUMNS.items() if name not in _SPARED}
+    title = f"Pareto front, {front.metric} on the {front.split} split"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in shown:
+        is_text = name in ("", "plan", "id")
+        heading = front.metric if name == "quality" else name
+        table.add_column(
+            heading, justify="left" if is_text else "right", overflow="fold", no_wrap=name != "plan", min_width=1
+        )
+    for index, point in enumerate(front.points):
+        tied = 0 < index < len(front.members) and front.ties[index] == front.ties[index - 1]
+        cells = ("~" if tied else "", *_cells(point, front.baseline))
+        is_beaten = index >= len(front.members)
+        # Not as markup: names come from outside.
+        table.add_row(*(Text(cells[at]) for at in shown.values()), style="dim" if is_beaten else "")
     with console.capture() as captured:
         console.print(table)
     return captured.get()

@@ -14,10 +14,11 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import DatabaseError
 
-from ..errors import PlanError, RunError, StorageError
+from ..errors import RunError, StorageError
 from ..profilers.profile import Profile
 from ..profilers.timing import Latency
 from ..spaces.plan import Plan
+from .damage import damage_named
 from .objectives import Limits, Measures
 from .quality import Quality
 from .trial import Final, State, Trial
@@ -96,11 +97,13 @@ class Record:
             raise RunError(
                 f"{folder} is no run folder: it has no {DATABASE}. Make one with: paring search ... --out DIR."
             )
-        try:
+        with damage_named(f"the run in {folder}"):
             study = optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+            if _SETTINGS not in study.user_attrs:
+                raise RunError(
+                    f"the run in {folder} was stopped before it began; start the same `paring search` again."
+                )
             return cls(folder, study)
-        except (DatabaseError, KeyError, RuntimeError, ValueError) as error:
-            raise RunError(f"the run in {folder} is damaged: {str(error).splitlines()[0]}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -157,8 +160,10 @@ class Record:
 
     def trials(self) -> list[Trial]:
         """All trials but repeats of a plan already judged, in the order they were proposed."""
-        found = self._study.get_trials(deepcopy=False)
-        return [_trial(frozen) for frozen in found if frozen.state.is_finished() and "repeats" not in frozen.user_attrs]
+        with damage_named(f"the run in {self.folder}"):
+            found = self._study.get_trials(deepcopy=False)
+            kept = [one for one in found if one.state.is_finished() and "repeats" not in one.user_attrs]
+            return [_trial(frozen) for frozen in kept]
 
     def judged(self) -> dict[str, Trial]:
         """Plan fingerprint -> its trial, for all that have numbers."""
@@ -171,8 +176,9 @@ class Record:
 
     def finals(self) -> list[Final]:
         """The front as it was last measured whole; empty before that. The baseline is in it."""
-        attributes = self._study.user_attrs
-        return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
+        with damage_named(f"the run in {self.folder}"):
+            attributes = self._study.user_attrs
+            return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
 
     def set_finals(self, finals: list[Final]) -> None:
         """Keeps a front measured whole, instead of an earlier one."""
@@ -314,21 +320,19 @@ def _attributes(judged: Trial) -> dict[str, Any]:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    found = frozen.user_attrs
-    state = State(found.get("state", State.INTERRUPTED))
-    try:
+    with damage_named(f"trial {frozen.number} of the run"):
+        found = frozen.user_attrs
+        state = State(found.get("state", State.INTERRUPTED))
         plan = None if found.get("plan") is None else Plan.from_json(found["plan"])
-    except PlanError as error:
-        raise RunError(f"trial {frozen.number} of the run is damaged: {error}") from error
-    if "measures" not in found or frozen.state != TrialState.COMPLETE:
-        cause = found.get("cause", "the process was stopped while this trial ran")
-        return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
-    return Trial(
-        frozen.number,
-        state,
-        plan,
-        "",
-        Quality.from_json(found["quality"]),
-        Profile.from_json(found["profile"]),
-        Measures(**found["measures"]),
-    )
+        if "measures" not in found or frozen.state != TrialState.COMPLETE:
+            cause = found.get("cause", "the process was stopped while this trial ran")
+            return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
+        return Trial(
+            frozen.number,
+            state,
+            plan,
+            "",
+            Quality.from_json(found["quality"]),
+            Profile.from_json(found["profile"]),
+            Measures(**found["measures"]),
+        )

@@ -56,8 +56,11 @@ def make_final(
 
 def make_point(*dropped: int, searched: float | None = None, **numbers: Any) -> Point:
     final = make_final(*dropped, **numbers)
+    known = None
+    if searched is not None:
+        known = replace(final.quality, value=searched, low=searched - 0.03, high=searched + 0.02, split="search")
     is_baseline = final.plan == make_plan()
-    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline)
+    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, known, is_baseline)
 
 
 def make_front(baseline: Point, *members: Point, objectives: tuple[str, ...] = ("quality", "latency")) -> Front:

@@ -1,0 +1,94 @@
+"""Whether a model is faster than the original beyond the noise; where it is not, why, from what ran of it."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from ..profilers.profile import Profile
+from ..spaces.plan import Plan
+from ..spaces.precision import Precision
+
+_IN_WORDS = {"int8": "integer products", "bf16": "bfloat16 products"}
+
+
+class Kernel(NamedTuple):
+    """How often one kernel ran: on `ran` of the `asked` Linears whose precision asks for it."""
+
+    name: str
+    ran: int
+    asked: int
+
+
+def verdict_of(plan: Plan, profile: Profile) -> str:
+    """Whether a candidate is faster than the original, in words that follow "it is"; if not, why.
+
+    It is called faster only where the whole 95 % interval of its time lies below the original's.
+
+    Args:
+        plan: the candidate.
+        profile: with its latency, measured or predicted.
+    """
+    if plan.is_identity:
+        return "the original, unchanged"
+    late = profile.latency
+    if late is None:
+        return "NOT known to be faster than the original: latency was not measured"
+    guess = "predicted " if profile.is_predicted else ""
+    interval = f"{guess}95 % interval {1 / late.ratio_high:.2f} to {1 / late.ratio_low:.2f}"
+    speed = f"{1 / late.ratio:.2f} times as fast ({interval})"
+    if late.is_faster:
+        return f"faster than the original: {speed}"
+    reasons = ["the difference is within the noise of this machine"] if late.ratio_low <= 1 else []
+    reasons += _reasons(plan, profile)
+    if not reasons:
+        reasons.append("what ran of it does not show why")
+    return f"NOT faster than the original: {speed}; {'; '.join(reasons)}"
+
+
+def kernels_of(text: str) -> tuple[Kernel, ...]:
+    """Reads what `runtimes.kernels_text` writes: "int8 30/36, w4 0/2 Linears"; nothing for "float"."""
+    return tuple(Kernel(name, int(ran), int(asked)) for name, ran, asked in re.findall(r"(\w+) (\d+)/(\d+)", text))
+
+
+def _reasons(plan: Plan, profile: Profile) -> Iterator[str]:
+    """What costs time, or saves none."""
+    kernels = kernels_of(profile.kernels)
+    precisions = [precision for _, _, precision in plan.precisions()]
+    for kernel in kernels:
+        if kernel.ran < kernel.asked:
+            yield _why_in_float(kernel, precisions)
+    ran = {kernel.name for kernel in kernels if kernel.ran}
+    if "int8" in ran:
+        yield f"at {profile.workload}, making integers of the inputs costs what the integer products save"
+    if "bf16" in ran:
+        yield f"at {profile.workload}, making bfloat16 of the inputs costs what its products save"
+    if any(name.startswith("w") for name in ran):
+        yield f"at {profile.workload}, reading fewer bytes of weights saves no more than unpacking them costs"
+    if any(precision.weight_bits is None for precision in precisions):
+        yield "results between Linears that are kept in 8 bits are still computed in float, and rounded on top"
+    if any(treatment.rank is not None for treatment in plan.treatments()):
+        yield f"at {profile.workload}, two thin products cost as much as the one that they stand for"
+    if not kernels and not any(stack.dropped for stack in plan.stacks):
+        yield _why_same_work(plan)
+
+
+def _why_in_float(kernel: Kernel, precisions: list[Precision]) -> str:
+    """Why Linears of a precision were computed in float: this runtime has no kernel for them on this machine."""
+    where = f"{kernel.asked - kernel.ran} of {kernel.asked} Linears"
+    if kernel.name in _IN_WORDS:
+        text = f"there is no kernel here for the {_IN_WORDS[kernel.name]} of {where}, so they run in float"
+        blocks = [one for one in precisions if one.has_integer_inputs and one.block != (1, None)]
+        uneven = sorted({str(one) for one in blocks if not one.power_of_two})
+        if kernel.name == "int8" and uneven:
+            text += f" (blocks whose scales are no powers of two have no integer form: {', '.join(uneven)})"
+        return text
+    return (
+        f"there is no kernel here for the {kernel.name[1:]}-bit weights of {where}, "
+        "so they are unpacked and multiplied in float"
+    )
+
+
+def _why_same_work(plan: Plan) -> str:
+    if plan.outside.items and not any(slot.treatments.items for stack in plan.stacks for slot in stack.slots):
+        return "only tables were changed, which saves bytes and no products"
+    return "it does as many products as the original"
