@@ -129,12 +129,10 @@ def _why_no_front(record: Record) -> str:
     trials = record.trials()
     ended = Counter(trial.state.value.replace("_", " ") for trial in trials)
     fates = ", ".join(f"{count} {state}" for state, count in ended.items()) or "none was finished"
-    cause = next((f"; the last said: {trial.cause}" for trial in reversed(trials) if trial.cause), "")
-    whose = "baseline" if record.judged() else "trial"
-    return (
-        f"no {whose} of {record.folder} has numbers yet (trials: {fates}{cause.removesuffix('.')}); "
-        "go on with the same `paring search` command."
-    )
+    said = next((" ".join(trial.cause.split()) for trial in reversed(trials) if trial.cause), "")
+    cause = f"; the last said: {said.rstrip('.')}" if said else ""
+    missing = f"no {'baseline' if record.judged() else 'trial'} of {record.folder} has numbers yet"
+    return f"{missing} (trials: {fates}{cause}); go on with the same `paring search` command."
 
 
 def _is_allowed(point: Point, trial: Trial | None, budget: Limits) -> bool:

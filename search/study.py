@@ -12,19 +12,15 @@ from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
-from sqlalchemy.exc import DatabaseError
 
-from ..errors import RunError, StorageError
+from ..errors import RunError
 from ..profilers.profile import Profile
 from ..profilers.timing import Latency
 from ..spaces.plan import Plan
-from .damage import damage_named
+from .damage import damage_named, database_errors
 from .objectives import Limits, Measures
 from .quality import Quality
 from .trial import Final, State, Trial
-
-# What a database raises when the disk is full, or refuses, or the file is damaged.
-DATABASE_ERRORS = (DatabaseError, optuna.exceptions.StorageInternalError)
 
 STUDY_NAME = "paring"
 DATABASE = "study.db"
@@ -244,26 +240,6 @@ class Record:
         trial.set_user_attr("cause", cause)
         trial.set_user_attr("plan", None if plan is None else plan.to_json())
         self._study.tell(trial, state=TrialState.FAIL)
-
-
-@contextmanager
-def database_errors(folder: Path) -> Iterator[None]:
-    """Turns what the database says of a full or refusing disk into one clear error.
-
-    Raises:
-        RunError: if the database is damaged.
-        StorageError: for any other database error inside.
-    """
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        cause = error.__cause__ or error
-        if any(sign in str(error) + str(cause) for sign in ("not a database", "malformed")):
-            raise RunError(f"the run in {folder} is damaged: {str(cause).splitlines()[0]}") from error
-        raise StorageError(
-            f"cannot write the study in {folder}: {str(cause).splitlines()[0]}. Free some space or make it writable, "
-            "and run the same command again: every trial already judged is kept."
-        ) from error
 
 
 def _was_stopped(frozen: FrozenTrial) -> bool:
