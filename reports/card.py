@@ -44,7 +44,7 @@ def card_of(
 
 # {as_text(Path(described["sources"]["model"]).name)}, pared
 
-{as_text(str(final.plan))}
+{final.plan}
 
 It is {verdict}.
 

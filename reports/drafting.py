@@ -6,11 +6,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from ..errors import SettingError
 from ..search.cache import writing
 from ..spaces.artefact import PLAN_FILE
 
 _DRAFT = ".unfinished"
+_DISK_SIGNS = ("os error", "iostream error", "No space left")
 # Moved last: without the first nothing of transformers loads the folder, without the second paring does not.
 _SHOWN_LAST = ("config.json", PLAN_FILE)
 
@@ -56,7 +59,26 @@ def drafted(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder if is_new else draft, ignore_errors=True)
         for path in moved:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove(path)
+        raise
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turns what libraries say in their own ways of a disk that refuses into the error that Python has for it.
+
+    Tokenizers raise a bare `Exception` and OpenVINO a `RuntimeError`; other errors of theirs pass.
+
+    Raises:
+        OSError: if it was the disk.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError):
+        raise
+    except Exception as error:  # no narrower class: see above
+        if any(sign in str(error) for sign in _DISK_SIGNS):
+            raise OSError(str(error).strip()) from error
         raise
 
 
@@ -65,3 +87,10 @@ def _flush(path: Path) -> None:
     if path.is_file():
         with path.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from ..search.workbench import LocalWorkbench, load_tokenizer
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from .card import NUMBERS, card_of
-from .drafting import drafted, refuse_full
+from .drafting import disk_errors, drafted, refuse_full
 from .origin import CARD, legal_files, stated_by
 from .verdict import verdict_of
 
@@ -128,7 +128,7 @@ def export_plan(
     """
     with drafted(folder) as draft:
         compressed = bench.build(plan)
-        with writing(folder):
+        with writing(folder), disk_errors():
             _write(settings, bench, compressed, plan, draft)
         baseline = bench.anatomy.identity()
         with settings.meter() as meter:

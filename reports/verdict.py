@@ -68,8 +68,9 @@ def _reasons(plan: Plan, profile: Profile) -> Iterator[str]:
         yield "results between Linears that are kept in 8 bits are still computed in float, and rounded on top"
     if any(treatment.rank is not None for treatment in plan.treatments()):
         yield f"at {profile.workload}, two thin products cost as much as the one that they stand for"
-    if not kernels and not any(stack.dropped for stack in plan.stacks):
-        yield _why_same_work(plan)
+    if not any(stack.dropped or any(slot.treatments.items for slot in stack.slots) for stack in plan.stacks):
+        tables = "only tables were changed, which saves bytes and no products"
+        yield tables if plan.outside.items else "it does as many products as the original"
 
 
 def _why_in_float(kernel: Kernel, precisions: list[Precision]) -> str:
@@ -86,9 +87,3 @@ def _why_in_float(kernel: Kernel, precisions: list[Precision]) -> str:
         f"there is no kernel here for the {kernel.name[1:]}-bit weights of {where}, "
         "so they are unpacked and multiplied in float"
     )
-
-
-def _why_same_work(plan: Plan) -> str:
-    if plan.outside.items and not any(slot.treatments.items for stack in plan.stacks for slot in stack.slots):
-        return "only tables were changed, which saves bytes and no products"
-    return "it does as many products as the original"

@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,7 +70,8 @@ def test_names_from_outside_stay_text(make_final: MakeFinal, settings: dict[str,
     stated = {"license": HOSTILE, "base_model": HOSTILE}
     found = card(make_final, settings, stated=stated)
     assert found.data.license == found.data.base_model == HOSTILE
-    assert "<b>" not in found.text and "](java" not in found.text and "\n# no" not in found.text
+    assert "<b>" not in found.text and "\n# no" not in found.text
+    assert re.search(r"(?<!\\)[\[\]*|]", found.text.partition("\n\n")[0]) is None
     shown = "&lt;b&gt;\"modèl\" &amp; 'שלום' 😀 \\| \\*x\\* \\`y\\` \\[z\\](javascript:alert(1)) --- # no"
     assert as_text(HOSTILE) == shown
     assert f"\n# {as_text(HOSTILE)}, pared\n" in found.text

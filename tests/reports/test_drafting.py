@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from paring.errors import SettingError, StorageError
-from paring.reports.drafting import drafted, refuse_full
+from paring.reports.drafting import disk_errors, drafted, refuse_full
 
 
 def fill(draft: Path) -> None:
@@ -106,3 +106,12 @@ def test_what_a_kill_left_is_named(tmp_path: Path) -> None:
         with pytest.raises(SettingError, match="cut off before it was whole; delete that folder first"):
             refuse()
     assert not WHOLE & {path.name for path in (tmp_path / "deploy").iterdir()}
+
+
+@pytest.mark.parametrize("said", ["File too large (os error 27)", "No space left on device", "x: iostream error"])
+@pytest.mark.parametrize("kind", [Exception, RuntimeError])
+def test_what_libraries_say_of_the_disk_is_understood(kind: type[Exception], said: str) -> None:
+    with pytest.raises(OSError, match=said.partition("(")[0]), disk_errors():
+        raise kind(said)
+    with pytest.raises(kind, match="shapes differ"), disk_errors():
+        raise kind("shapes differ")

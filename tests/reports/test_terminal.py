@@ -33,7 +33,7 @@ def signs_of(text: str) -> dict[str, list[tuple[int, int]]]:
 def test_every_candidate_stands_where_its_numbers_are(front: Front) -> None:
     text = plot(front, None, 54).plain
     columns = 54 - LEFT - 1
-    assert signs_of(text) == {"x": [(0, columns - 1)], "o": [(6, columns // 2), (ROWS - 1, 0)]}
+    assert signs_of(text) == {"x": [(0, columns - 1)], "o": [(5, columns // 2), (ROWS - 1, 0)]}
     lines = text.splitlines()
     assert lines[0] == "accuracy"
     assert lines[1].startswith("    0.9000 |") and lines[ROWS].startswith("    0.7000 |")
@@ -42,7 +42,7 @@ def test_every_candidate_stands_where_its_numbers_are(front: Front) -> None:
 
 
 def test_the_pick_is_drawn_over_what_it_is(front: Front) -> None:
-    assert signs_of(plot(front, front.members[1], 54).plain)["@"] == [(6, 20)]
+    assert signs_of(plot(front, front.members[1], 54).plain)["@"] == [(5, 20)]
     assert "@" in signs_of(plot(front, front.baseline, 54).plain)
     assert "x" not in signs_of(plot(front, front.baseline, 54).plain)
 
@@ -64,7 +64,7 @@ def test_one_candidate_alone_stands_in_the_middle(make_point: MakePoint, make_fr
 
 def test_without_latencies_size_is_drawn(make_point: MakePoint, make_front: MakeFront) -> None:
     base, light = make_point(ratio=None), make_point(1, quality=0.8, ratio=None, size=50_000_000)
-    text = plot(make_front(base, base, light), None, 54).plain
+    text = plot(make_front(base, base, light, objectives=("quality", "size")), None, 54).plain
     assert "stored, MB" in text and "50.00" in text and "100.00" in text
 
 

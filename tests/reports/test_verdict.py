@@ -46,13 +46,14 @@ def test_who_may_be_as_slow_is_never_called_faster(make_final: MakeFinal, interv
 
 
 IN_FLOAT = "there is no kernel here for the integer products of 1 of 1 Linears, so they run in float"
+OF_INTEGERS = "at batch 1, making integers of the inputs costs what the integer products save"
 REASONS = [
     (plan_with(query="w3-1x64"), "w3 0/1 Linears", "here for the 3-bit weights of 1 of 1 Linears, so they are"),
     (plan_with(query="w8a8"), "int8 0/1 Linears", IN_FLOAT),
     (plan_with(query="w8a8"), "int8 4/6 Linears", "no kernel here for the integer products of 2 of 6 Linears"),
     (plan_with(query="w4a8-64x64"), "int8 0/1 Linears", "no powers of two have no integer form: w4a8-64x64)"),
     (plan_with(query="w16a16"), "bf16 0/1 Linears", "no kernel here for the bfloat16 products of 1 of 1 Linears"),
-    (plan_with(query="w8a8"), "int8 1/1 Linears", "at batch 1, making integers of the inputs costs what the integer"),
+    (plan_with(query="w8a8"), "int8 1/1 Linears", OF_INTEGERS),
     (plan_with(query="w16a16"), "bf16 1/1 Linears", "at batch 1, making bfloat16 of the inputs costs what"),
     (plan_with(query="w4-1x64"), "w4 1/1 Linears", "at batch 1, reading fewer bytes of weights saves no more than"),
     (plan_with(softmax="a8"), "float", "results between Linears that are kept in 8 bits are still computed in float"),
@@ -79,7 +80,7 @@ def test_reasons_that_do_not_hold_are_not_given(make_final: MakeFinal) -> None:
     for plan, kernels, reason in REASONS:
         others = {other for _, _, other in REASONS} - {reason}
         found = verdict(make_final, plan, kernels, SLOWER)
-        also = {IN_FLOAT} if kernels == "int8 0/1 Linears" else set()
+        also = {"int8 0/1 Linears": {IN_FLOAT}, "int8 4/6 Linears": {OF_INTEGERS}}.get(kernels, set())
         assert {other for other in others if other in found} <= also, plan
 
 
