@@ -129,7 +129,7 @@ def export_plan(
     with drafted(folder) as draft:
         compressed = bench.build(plan)
         with writing(folder), disk_errors():
-            _write(settings, bench, compressed, plan, draft)
+            write_model(settings, bench, compressed, plan, draft)
         baseline = bench.anatomy.identity()
         with settings.meter() as meter:
             measured = measure_whole(
@@ -153,8 +153,21 @@ def export_plan(
     return exported
 
 
-def _write(settings: Settings, bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan, folder: Path) -> None:
-    """The model, what goes with it, and the runtime's own form of it."""
+def write_model(
+    settings: Settings, bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan, folder: Path
+) -> None:
+    """Writes a model, what goes with it, and the runtime's own form of it, without measuring it.
+
+    Args:
+        settings: what was asked.
+        bench: opened with these settings.
+        compressed: what the bench built of the plan.
+        plan: the plan.
+        folder: made if missing.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
     artefact.save(compressed, plan, folder, original=bench.model.config)
     load_tokenizer(settings.model).save_pretrained(folder)
     bench.runtime.save(compressed, folder)
@@ -164,13 +177,14 @@ def _write(settings: Settings, bench: LocalWorkbench, compressed: PreTrainedMode
 
 def _describe(exported: Exported, described: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> None:
     """The numbers and the card."""
-    sources = {name: Path(source).name for name, source in described["sources"].items()}
+    # A local source by its name only: who passes the model on need not tell where it lay.
+    brief = {name: Path(source) for name, source in described["sources"].items()}
+    sources = {name: path.name if path.is_absolute() else str(path) for name, path in brief.items()}
     numbers = {
         "verdict": exported.verdict,
         "is_faster": exported.is_faster,
         "exported": exported.final.to_json(),
         "baseline": exported.baseline.to_json(),
-        # By name only: who passes the model on need not tell where it lay.
         "settings": {**described, "sources": sources},
     }
     replace_file(folder / NUMBERS, json.dumps(numbers, indent=1))

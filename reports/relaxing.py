@@ -30,12 +30,13 @@ class Relaxation:
         return " and ".join(map(self._one, self.names))
 
     def _one(self, name: str) -> str:
-        """For instance "latency_ms from 5 to 7.82 (56.4% more)"."""
+        """For instance "latency_ms from 5 to 7.82 (56 % more)"."""
         before, after = getattr(self.wanted, name), getattr(self.limits, name)
         title, _, old = _only(name, before).partition("=")
         new = _only(name, after).partition("=")[2]
-        by = f"{after - before:+.2g}" if name in _QUALITY_LIMITS else f"{after / before - 1:.1%} more"
-        return f"{title} from {old} to {new} ({by})"
+        percent = 100 * (after / before - 1) if before else 0.0
+        more = f"{percent:.0f} % more" if percent >= 10 else f"{percent:.2g} % more"
+        return f"{title} from {old} to {new} ({f'{after - before:+.2g}' if name in _QUALITY_LIMITS else more})"
 
 
 class NothingFitsError(BudgetError):

@@ -1,6 +1,7 @@
 """The front as a table: for the terminal, as CSV and as JSON."""
 
 import json
+from collections import Counter
 
 import pandas as pd
 from rich import box
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from ..errors import SettingError
 from ..profilers.timing import Latency
+from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Treatment
 from .front import Front, Point, row_of, table_of
 
 FORMATS = ("table", "csv", "json")
@@ -106,6 +108,31 @@ def one_line(point: Point, baseline: Point) -> str:
     return " | ".join([*parts, f"{row['size_mb']:.1f} MB stored", f"kernels {row['kernels']}"])
 
 
+def in_short(plan: Plan) -> str:
+    """A plan as briefly as a row of a table needs: layers that stand, how many Linears have which bits, and tables.
+
+    For instance "5/6 layers (without 4), w8a8 on 30; tables w4-1x64 w8"; the whole plan is in the other formats.
+    """
+    texts = []
+    for stack in plan.stacks:
+        standing = [slot.layer for slot in stack.slots if slot.layer is not None]
+        name = f"{stack.name} " if len(plan.stacks) > 1 else ""
+        if any(layer.granularity > 1 for layer in standing):
+            text = f"{name}{' '.join(map(str, standing))}"
+        else:
+            gone = f" (without {' '.join(map(str, stack.dropped))})" if stack.dropped else ""
+            text = f"{name}{len(standing)}/{len(stack.slots)} layers{gone}"
+        done = Counter(_done(treatment) for slot in stack.slots for _, treatment in slot.treatments.items)
+        texts.append(", ".join([text, *(f"{what} on {count}" for what, count in sorted(done.items()))]))
+    tables = sorted({_done(treatment) for _, treatment in plan.outside.items})
+    texts += [f"tables {' '.join(tables)}"] if tables else []
+    return "; ".join(texts if plan.weights == ORIGINAL_WEIGHTS else [*texts, f"weights {plan.weights}"])
+
+
+def _done(treatment: Treatment) -> str:
+    return " ".join(map(str, treatment.to_json().values()))
+
+
 def _cells(point: Point, baseline: Point) -> tuple[str, ...]:
     row = row_of(point, baseline)
 
@@ -114,7 +141,7 @@ def _cells(point: Point, baseline: Point) -> tuple[str, ...]:
         mark = "~" if point.is_predicted and name in ("latency_ms", "speedup", "memory_mb") else ""
         return "-" if pd.isna(row[name]) else mark + format(row[name], form)  # type: ignore[call-overload]
 
-    plan = "the original" if point.is_baseline else str(row["plan"])
+    plan = "the original" if point.is_baseline else in_short(point.plan)
     numbers = (("quality", ".4f"), ("drop", "+z.4f"), ("latency_ms", ".2f"), ("speedup", ".2f"))
     sizes = (("memory_mb", ".0f"), ("size_mb", ".1f"))
     return (*(text(name, form) for name, form in (*numbers, *sizes)), plan, str(row["fingerprint"])[:8])

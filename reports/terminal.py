@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from rich.text import Text
 
-from .front import Front, Point
+from .front import REFERENCE_LOSS, Front, Point
 
 _ROWS, _LEAST_COLUMNS, _MOST_COLUMNS = 12, 30, 72
 # From what is drawn first to what is drawn over it.
@@ -35,7 +35,10 @@ def plot(front: Front, pick: Point | None, width: int) -> Text:
     beaten = [point for point in front.beaten if point is not front.baseline]
     groups = [(beaten, _BEATEN), (front.members, _MEMBER), ([front.baseline], _BASELINE)]
     groups.append(([] if pick is None else [pick], _PICK))
+    least = _least_drawn(front, pick)
+    groups = [([point for point in points if point.measures.quality >= least], sign) for points, sign in groups]
     everything = [point for points, _ in groups for point in points]
+    hidden = sum(point.measures.quality < least for point in (*front.members, *beaten))
     across = np.array([getattr(point.measures, field) * unit for point in everything])
     upward = np.array([point.measures.quality for point in everything])
     rows, places = _placed(upward, _ROWS), _placed(across, columns)
@@ -43,7 +46,20 @@ def plot(front: Front, pick: Point | None, width: int) -> Text:
     drawn = [sign for points, sign in groups for _ in points]
     for row, place, sign in zip(rows, places, drawn, strict=True):
         signs[_ROWS - 1 - row][place] = sign
-    return _framed(signs, (upward.min(), upward.max()), (across.min(), across.max()), title, front.metric)
+    text = _framed(signs, (upward.min(), upward.max()), (across.min(), across.max()), title, front.metric)
+    return text.append(f"  {hidden} of lower {front.metric} are not drawn\n") if hidden else text
+
+
+def _least_drawn(front: Front, pick: Point | None) -> float:
+    """The quality below which nothing is drawn, so that those worth deploying are not pressed together.
+
+    That is where the hypervolume ends, see `REFERENCE_LOSS`; but the pick is drawn in any case, and so is everything
+    where else only the original would be.
+    """
+    base = front.baseline.measures.quality
+    least = min([base * (1 - REFERENCE_LOSS), *([] if pick is None else [pick.measures.quality])])
+    others = [point for point in front.points if point is not front.baseline and point.measures.quality >= least]
+    return least if base > 0 and others else float("-inf")
 
 
 def _placed(values: np.ndarray, cells: int) -> list[int]:

@@ -257,7 +257,7 @@ def test_what_to_relax_and_by_how_much(front: Front) -> None:
     assert latency.limits == Limits(latency_seconds=0.02, max_drop=0.001)
     assert (
         "Relax drop from 0.001 to 0.2 (+0.2): encoder 5/6 layers (without 2), "
-        "or latency_ms from 8 to 20 (150.0% more): the original; or search longer."
+        "or latency_ms from 8 to 20 (150 % more): the original; or search longer."
     ) in str(error)
 
 
