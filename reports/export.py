@@ -169,6 +169,9 @@ def write_model(
         OSError: if the disk refuses.
     """
     artefact.save(compressed, plan, folder, original=bench.model.config)
+    for weights in folder.glob("*.safetensors"):
+        # safetensors keeps its files from other users; who serves the model may be one.
+        shutil.copymode(folder / artefact.PLAN_FILE, weights)
     load_tokenizer(settings.model).save_pretrained(folder)
     bench.runtime.save(compressed, folder)
     for path in legal_files(settings.model):

@@ -4,10 +4,14 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..profilers.estimates import PredictedLatency
+from ..profilers.latency import Latency
 from ..profilers.profile import Profile
 from ..spaces.plan import Plan
 from ..spaces.precision import Precision
 
+# A difference within an interval wider than this part to either side was hardly measured.
+_NOISY = 0.1
 _IN_WORDS = {"int8": "integer products", "bf16": "bfloat16 products"}
 
 
@@ -38,11 +42,17 @@ def verdict_of(plan: Plan, profile: Profile) -> str:
     speed = f"{1 / late.ratio:.2f} times as fast ({interval})"
     if late.is_faster:
         return f"faster than the original: {speed}"
-    reasons = ["the difference is within the noise of this machine"] if late.ratio_low <= 1 else []
-    reasons += _reasons(plan, profile)
-    if not reasons:
-        reasons.append("what ran of it does not show why")
-    return f"NOT faster than the original: {speed}; {'; '.join(reasons)}"
+    return f"NOT faster than the original: {speed}; {'; '.join(_reasons(plan, profile, late))}"
+
+
+def _reasons(plan: Plan, profile: Profile, late: Latency | PredictedLatency) -> list[str]:
+    """Why it is not faster, as far as the measurement lets one say."""
+    in_float, costs = _in_float(plan, profile), list(_costs(plan, profile))
+    if late.ratio_low > 1:
+        return [*in_float, *costs] or ["what ran of it does not show why"]
+    if late.ratio_high - late.ratio_low > 2 * _NOISY * late.ratio:
+        costs = ["measure again when less disturbs it, see `paring doctor`"]
+    return ["the difference is within the noise of this machine", *in_float, *costs]
 
 
 def kernels_of(text: str) -> tuple[Kernel, ...]:
@@ -50,21 +60,22 @@ def kernels_of(text: str) -> tuple[Kernel, ...]:
     return tuple(Kernel(name, int(ran), int(asked)) for name, ran, asked in re.findall(r"(\w+) (\d+)/(\d+)", text))
 
 
-def _reasons(plan: Plan, profile: Profile) -> Iterator[str]:
-    """What costs time, or saves none."""
-    kernels = kernels_of(profile.kernels)
+def _in_float(plan: Plan, profile: Profile) -> list[str]:
+    """Which Linears run in float for want of a kernel."""
     precisions = [precision for _, _, precision in plan.precisions()]
-    for kernel in kernels:
-        if kernel.ran < kernel.asked:
-            yield _why_in_float(kernel, precisions)
-    ran = {kernel.name for kernel in kernels if kernel.ran}
+    return [_why_in_float(one, precisions) for one in kernels_of(profile.kernels) if one.ran < one.asked]
+
+
+def _costs(plan: Plan, profile: Profile) -> Iterator[str]:
+    """What of that which ran costs time, or saves none."""
+    ran = {kernel.name for kernel in kernels_of(profile.kernels) if kernel.ran}
     if "int8" in ran:
         yield f"at {profile.workload}, making integers of the inputs costs what the integer products save"
     if "bf16" in ran:
         yield f"at {profile.workload}, making bfloat16 of the inputs costs what its products save"
     if any(name.startswith("w") for name in ran):
         yield f"at {profile.workload}, reading fewer bytes of weights saves no more than unpacking them costs"
-    if any(precision.weight_bits is None for precision in precisions):
+    if any(precision.weight_bits is None for _, _, precision in plan.precisions()):
         yield "results between Linears that are kept in 8 bits are still computed in float, and rounded on top"
     if any(treatment.rank is not None for treatment in plan.treatments()):
         yield f"at {profile.workload}, two thin products cost as much as the one that they stand for"

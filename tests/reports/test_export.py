@@ -1,12 +1,10 @@
 import json
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -190,28 +188,26 @@ def test_only_a_new_or_empty_folder_is_written_to(record: Record, tmp_path: Path
     assert {path.name for path in tmp_path.rglob("*")} == {"deploy", precious.name}
 
 
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """No file may grow beyond so many bytes, as if the disk were full then."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    known = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, known)
-
-
 @pytest.mark.parametrize("size", [0, 1000, 20_000])
 @pytest.mark.parametrize("name", ["bits", "depth"])
 def test_a_full_disk_leaves_nothing_that_looks_whole(
-    record: Record, plans: dict[str, Plan], exports: dict[str, Exported], tmp_path: Path, name: str, size: int
+    record: Record,
+    plans: dict[str, Plan],
+    exports: dict[str, Exported],
+    files_up_to: Callable[[int], AbstractContextManager[None]],
+    tmp_path: Path,
+    name: str,
+    size: int,
 ) -> None:
     target = tmp_path / "deploy"
     with pytest.raises(StorageError, match="cannot write to"), files_up_to(size):
         export(record, plans[name], target)
     assert not target.exists()
+
+
+def test_who_may_read_one_file_may_read_all(exports: dict[str, Exported]) -> None:
+    for exported in exports.values():
+        assert len({path.stat().st_mode for path in exported.folder.iterdir()}) == 1
 
 
 def test_an_export_tells_nobody_where_the_original_lay(exports: dict[str, Exported], odd_model_folder: Path) -> None:

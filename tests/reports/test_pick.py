@@ -300,3 +300,11 @@ def test_a_limit_of_the_search_itself_is_named(make_point: MakePoint, make_front
     front = replace(make_front(make_point(), make_point()), budget=Limits(latency_seconds=0.01))
     error = refused(front, Limits(max_drop=0.0))
     assert str(error).endswith("or search longer. latency_ms=10 is the budget of the search itself.")
+
+
+@pytest.mark.parametrize("policy", [None, "fastest", "best", "knee"])
+def test_a_run_of_one_candidate(make_point: MakePoint, make_front: MakeFront, policy: str | None) -> None:
+    base = make_point(searched=0.9)
+    pick = pick_from(make_front(base, base), None, policy)
+    assert (pick.point, pick.runners_up, pick.step) == (base, (), None)
+    assert pick.splits is not None and pick.splits.flattery == 0
