@@ -8,13 +8,10 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..profilers.runtimes.onnxruntime import ONNX_FILE
-from ..profilers.runtimes.openvino import IR_FILE
 from ..search.trial import Final
 from ..spaces.artefact import PLAN_FILE
 
 NUMBERS = "measured.json"
-_BESIDE = {IR_FILE: "OpenVINO", ONNX_FILE: "ONNX Runtime"}
 
 
 def card_of(
@@ -24,7 +21,7 @@ def card_of(
     described: Mapping[str, Any],
     *,
     stated: Mapping[str, Any] | None = None,
-    files: Collection[str] = (),
+    beside: Collection[str] = (),
 ) -> str:
     """The card.
 
@@ -34,7 +31,7 @@ def card_of(
         verdict: whether it is faster, in words.
         described: the search it comes from; see `Settings.describe`.
         stated: what the original's card states, see `origin.stated_by`.
-        files: names of the files beside the card.
+        beside: names of the files in which the runtime keeps the model in its own form.
     """
     facts, identity, stated = described["facts"], described["identity"], stated or {}
     gain, metric = final.gain, final.quality.metric
@@ -58,7 +55,7 @@ on {len(final.quality.outcomes)} test examples. Measured on {as_text(facts["mach
 {final.profile.workload}; kernels: {final.profile.kernels}.
 Intervals are those of 95 %. On another machine, batch or length the times differ: measure there.
 
-{_how_to_load(final, facts["paring"], files)}
+{_how_to_load(final, described, beside)}
 
 {_licence(stated)}
 
@@ -79,15 +76,15 @@ def _metadata(final: Final, stated: Mapping[str, Any]) -> str:
     return str(data.to_yaml()).strip()
 
 
-def _how_to_load(final: Final, paring: str, files: Collection[str]) -> str:
-    code = 'model = paring.load("this folder")'
-    text = f"```python\nimport paring  # pip install paring=={paring}\n\n{code}\n```"
-    if final.plan.is_plain:
-        text += "\n\nAll its parts are ordinary ones: plain `AutoModel...from_pretrained` loads it too."
-    else:
-        text += "\n\nPlain `from_pretrained` refuses it: its weights are packed as paring keeps them."
-    beside = [f"`{name}` is the same model for {runtime}." for name, runtime in _BESIDE.items() if name in files]
-    return "\n\n".join([text, *beside])
+def _how_to_load(final: Final, described: Mapping[str, Any], beside: Collection[str]) -> str:
+    load = f'import paring  # pip install paring=={described["facts"]["paring"]}\n\nmodel = paring.load("this folder")'
+    plain = "All its parts are ordinary ones: plain `AutoModel...from_pretrained` loads it too."
+    packed = "Plain `from_pretrained` refuses it: its weights are packed as paring keeps them."
+    texts = [f"```python\n{load}\n```", plain if final.plan.is_plain else packed]
+    if beside:
+        names = ", ".join(f"`{name}`" for name in sorted(beside))
+        texts.append(f"The same model for {described['identity']['runtime']} alone: {names}.")
+    return "\n\n".join(texts)
 
 
 def _licence(stated: Mapping[str, Any]) -> str:

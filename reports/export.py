@@ -129,7 +129,7 @@ def export_plan(
     with drafted(folder) as draft:
         compressed = bench.build(plan)
         with writing(folder), disk_errors():
-            write_model(settings, bench, compressed, plan, draft)
+            beside = write_model(settings, bench, compressed, plan, draft)
         baseline = bench.anatomy.identity()
         with settings.meter() as meter:
             measured = measure_whole(
@@ -149,13 +149,16 @@ def export_plan(
                 "nothing of it was kept."
             )
         with writing(folder):
-            _describe(exported, described, stated_by(settings.model), draft)
+            stated = stated_by(settings.model)
+            card = card_of(exported.final, exported.baseline, exported.verdict, described, stated=stated, beside=beside)
+            replace_file(draft / NUMBERS, json.dumps(_numbers(exported, described), indent=1))
+            replace_file(draft / CARD, card)
     return exported
 
 
 def write_model(
     settings: Settings, bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan, folder: Path
-) -> None:
+) -> set[str]:
     """Writes a model, what goes with it, and the runtime's own form of it, without measuring it.
 
     Args:
@@ -165,6 +168,9 @@ def write_model(
         plan: the plan.
         folder: made if missing.
 
+    Returns:
+        Names of the files in which the runtime keeps the model in its own form.
+
     Raises:
         OSError: if the disk refuses.
     """
@@ -173,27 +179,24 @@ def write_model(
         # safetensors keeps its files from other users; who serves the model may be one.
         shutil.copymode(folder / artefact.PLAN_FILE, weights)
     load_tokenizer(settings.model).save_pretrained(folder)
-    bench.runtime.save(compressed, folder)
     for path in legal_files(settings.model):
         shutil.copyfile(path, folder / path.name)
+    known = {path.name for path in folder.iterdir()}
+    bench.runtime.save(compressed, folder)
+    return {path.name for path in folder.iterdir()} - known
 
 
-def _describe(exported: Exported, described: Mapping[str, Any], stated: Mapping[str, Any], folder: Path) -> None:
-    """The numbers and the card."""
+def _numbers(exported: Exported, described: Mapping[str, Any]) -> dict[str, object]:
     # A local source by its name only: who passes the model on need not tell where it lay.
     brief = {name: Path(source) for name, source in described["sources"].items()}
     sources = {name: path.name if path.is_absolute() else str(path) for name, path in brief.items()}
-    numbers = {
+    return {
         "verdict": exported.verdict,
         "is_faster": exported.is_faster,
         "exported": exported.final.to_json(),
         "baseline": exported.baseline.to_json(),
         "settings": {**described, "sources": sources},
     }
-    replace_file(folder / NUMBERS, json.dumps(numbers, indent=1))
-    files = {path.name for path in folder.iterdir()}
-    card = card_of(exported.final, exported.baseline, exported.verdict, described, stated=stated, files=files)
-    replace_file(folder / CARD, card)
 
 
 def _refuse_changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -56,12 +56,12 @@ def test_an_ordinary_folder_says_whose_library_loads_it(make_final: MakeFinal, s
     plain = ModelCard(card_of(make_final(1), make_final(), "faster", settings))
     assert plain.data.library_name == "transformers"
     assert "plain `AutoModel...from_pretrained` loads it too" in plain.text
-    packed = card(make_final, settings, files={"openvino_model.xml", "openvino_model.bin"}).text
-    assert (
-        "Plain `from_pretrained` refuses it" in packed
-        and f"pip install paring=={settings['facts']['paring']}" in packed
-    )
-    assert "`openvino_model.xml` is the same model for OpenVINO." in packed and "ONNX" not in packed
+    settings["identity"]["runtime"] = "openvino"
+    packed = card(make_final, settings, beside={"openvino_model.xml", "openvino_model.bin"}).text
+    assert "Plain `from_pretrained` refuses it" in packed
+    assert f"pip install paring=={settings['facts']['paring']}" in packed
+    assert "The same model for openvino alone: `openvino_model.bin`, `openvino_model.xml`." in packed
+    assert "The same model" not in plain.text
 
 
 def test_names_from_outside_stay_text(make_final: MakeFinal, settings: dict[str, Any]) -> None:

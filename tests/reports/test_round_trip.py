@@ -37,6 +37,7 @@ pytestmark = pytest.mark.usefixtures("little_effort")
 ENCODERS = ("bert", "distilbert", "electra", "roberta")
 WRITERS = ("bart", "marian", "mbart", "t5", "t5-gated")
 EXAMPLES = 12
+TIMED = {("bert", "torch"), ("distilbert", "torch"), ("bert", "onnxruntime")}
 # Two right intervals of three loads each miss one another once in 200 times; so many may miss by chance.
 MISSES = 1
 
@@ -59,7 +60,7 @@ class Case:
 
         Timing loads every model anew several times: of all cases it would take minutes, most of them for OpenVINO.
         """
-        return self.kind == "bits" and self.family in ("bert", "mbart") and self.runtime != "openvino"
+        return self.kind == "bits" and (self.family, self.runtime) in TIMED
 
     def __str__(self) -> str:
         return f"{self.family} {self.runtime} {self.kind}"
@@ -196,7 +197,8 @@ def made(case: Case, settings: Settings, folder: Path) -> Made:
     if case.is_timed:
         exported = export_plan(settings, bench, described, plan, folder, Silent())
     else:
-        write_model(settings, bench, compressed, plan, folder)
+        beside = write_model(settings, bench, compressed, plan, folder)
+        assert bool(beside) is (case.runtime != "torch")
     logits = executable(bench.test.with_labels(range(4)))
     return Made(settings, folder, logits, executable.kernels, bench.quality(plan, bench.test, executable), exported)
 
