@@ -60,20 +60,23 @@ class Study:
         """
         return table_of(self.whole_front)
 
-    def pick(self, limits: Limits | None = None, **bounds: float) -> Pick:
+    def pick(self, limits: Limits | None = None, *, policy: str | None = None, **bounds: float) -> Pick:
         """One member of the front.
 
         Args:
             limits: what it must keep.
+            policy: "fastest" within quality, "best" within the limits, or the "knee" of the front; None is the fastest
+                where quality is bounded or nothing is, else the best. See `pick_from`.
             **bounds: the same by name: latency_ms, memory_mb, size_mb, quality (at least), drop (at most). With none
                 of both, the fastest member that loses at most 0.01.
 
         Raises:
-            BudgetError: if no member keeps the limits; the message names the tightest that can be kept.
+            SettingError: if there is no such policy.
+            BudgetError: if no member keeps the limits; it names the tightest that can be kept, and what to relax.
         """
         if bounds:
             limits = (limits or Limits()).and_also(Limits.parse(f"{name}={value}" for name, value in bounds.items()))
-        return pick_from(self.whole_front, limits)
+        return pick_from(self.whole_front, limits, policy)
 
     def export(self, pick: Pick, folder: str | Path, progress: Progress | None = None) -> Exported:
         """Writes the picked model so that `paring.load` gives it back, and measures what was written.

@@ -3,20 +3,19 @@
 Exit codes: 0 done, 1 it could not be done, 2 something given cannot work, 130 interrupted.
 """
 
-import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from . import __version__
 from . import cli_options as given
+from .cli_answer import front, pick, show_answer
 from .cli_assembly import assemble, prepare
 from .cli_bits import allocate
 from .cli_profilers import devices, doctor, profile
-from .errors import ParingError, SettingError
+from .errors import ParingError
 
 app = typer.Typer(
     help="What should I deploy? Hardware-aware compression search for Transformers.",
@@ -31,6 +30,8 @@ app.command()(allocate)
 app.command()(devices)
 app.command()(doctor)
 app.command()(profile)
+app.command()(front)
+app.command()(pick)
 
 
 def main() -> None:
@@ -145,7 +146,7 @@ def search(
         latency=latency,
         progress=Terminal(),
     )
-    _show_answer(study.record.folder)
+    show_answer(study.record.folder)
 
 
 @app.command()
@@ -154,57 +155,6 @@ def report(run: given.Run) -> None:
     from .api import Study
 
     typer.echo(Study(run).report())
-
-
-@app.command()
-def front(
-    run: given.Run,
-    form: Annotated[str, typer.Option("--format", help="table, csv or json.")] = "table",
-) -> None:
-    """Print the Pareto front of a run."""
-    from .api import Study
-    from .reports.tables import render
-
-    typer.echo(render(Study(run).whole_front, form, console=_wide_console()), nl=form == "json")
-
-
-@app.command()
-def pick(
-    run: given.Run,
-    at_most: Annotated[list[str] | None, typer.Option("--max", help="latency_ms=, memory_mb= or size_mb=.")] = None,
-    at_least: Annotated[list[str] | None, typer.Option("--min", help="quality=.")] = None,
-    max_drop: Annotated[float | None, typer.Option(help="Quality may be so far below the original's.")] = None,
-    export: Annotated[Path | None, typer.Option(help="Write the picked model here, and measure it.")] = None,
-    form: Annotated[str, typer.Option("--format", help="table or json.")] = "table",
-) -> None:
-    """Choose one member of the front, and export it if asked."""
-    from .api import Study
-    from .reports.front import row_of
-    from .reports.tables import one_line
-    from .search.objectives import Limits
-    from .search.progress import Terminal
-
-    given.check_format(form)
-    _check_side("--max", at_most, ("latency_ms", "memory_mb", "size_mb"))
-    _check_side("--min", at_least, ("quality",))
-    drop = [] if max_drop is None else [f"drop={max_drop}"]
-    study = Study(run)
-    chosen = study.pick(Limits.parse([*(at_most or []), *(at_least or []), *drop]))
-    base = study.whole_front.baseline
-    exported = None if export is None else given.interruptible()(study.export)(chosen, export, Terminal())
-    if form == "json":
-        answer = {**row_of(chosen.point, base), "plan_json": chosen.point.plan.to_json(), "reason": chosen.reason}
-        answer["runners_up"] = [row_of(point, base) for point in chosen.runners_up]
-        if exported is not None:
-            answer |= {"exported": str(exported.folder), "verdict": exported.verdict}
-        typer.echo(json.dumps(answer, indent=1))
-        return
-    typer.echo(one_line(chosen.point, base))
-    typer.echo(f"It is {chosen.reason}.")
-    for point in chosen.runners_up:
-        typer.echo(f"Next: {one_line(point, base)}")
-    if exported is not None:
-        typer.echo(f"Exported to {exported.folder}: it is {exported.verdict}.")
 
 
 @app.command()
@@ -236,51 +186,10 @@ def _demo(out: Path, trials: int) -> None:
         make_model(task, out / "model", progress)
     workload = Workload.on_all_cores(batch=BATCH, tokens=TOKENS)
     study = pare(out / "model", task, out=out / "run", workload=workload, trials=trials, progress=progress)
-    _show_answer(out / "run")
+    show_answer(out / "run")
     if not (out / "deploy").exists():
         exported = Study(out / "run").export(study.pick(drop=0.02), out / "deploy", progress)
         typer.echo(f"Exported to {exported.folder}: it is {exported.verdict}.")
-
-
-def _show_answer(run: Path) -> None:
-    """The front, the recommended pick, and where the report is."""
-    from .api import Study
-    from .errors import BudgetError
-    from .reports.tables import one_line, render
-
-    study = Study(run)
-    front = study.whole_front
-    typer.echo(render(front, "table", console=_wide_console()), nl=False)
-    _tell_prediction(study.record.prediction)
-    try:
-        chosen = study.pick()
-        typer.echo(f"Deploy: {one_line(chosen.point, front.baseline)}")
-        typer.echo(f"It is {chosen.reason}.")
-    except BudgetError as error:
-        typer.echo(str(error))
-    typer.echo(f"Report: {run / 'report.html'}")
-
-
-def _tell_prediction(facts: dict[str, Any] | None) -> None:
-    """How candidates were predicted, or why they were not though that was wanted."""
-    if facts is not None and "refused" in facts:
-        typer.echo(f"Every candidate was measured: {facts['refused']}")
-    elif facts is not None:
-        learned = f"{facts['plans']} models measured in {facts['seconds']:.0f} s"
-        typer.echo(f"Candidates were predicted from {learned}, with a mean error of {facts['latency_error']:.1%}.")
-
-
-def _wide_console() -> Console:
-    """As wide as the terminal; wide enough for a table where there is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
-def _check_side(option: str, texts: list[str] | None, legal: tuple[str, ...]) -> None:
-    """Keeps a limit from being given with the option of the other direction."""
-    for part in (part.strip() for text in texts or [] for part in text.split(",")):
-        if part.partition("=")[0] not in legal:
-            raise SettingError.unknown(f"limit for {option}", part.partition("=")[0], legal)
 
 
 def _complain(message: str) -> None:

@@ -91,8 +91,12 @@ class MemoryMeter:
         self._device, self._runtime, self._workload = device, runtime, workload
         self._isolation = Isolation(Allowance(timeout_seconds, memory_limit_bytes), forks=device == "cpu")
 
-    def measure(self, folder: Path) -> Memory:
+    def measure(self, folder: Path, workload: Workload | None = None) -> Memory:
         """Loads a saved model in a fresh process, serves the workload, and reads the peak.
+
+        Args:
+            folder: what `artefact.save` wrote.
+            workload: another one than the meter's.
 
         Raises:
             MemoryError: if it ran out of memory, took more than it may, or was killed as the system does then.
@@ -101,7 +105,8 @@ class MemoryMeter:
         """
         # The class of the model before the fork, so that its code is loaded once and counts as runtime.
         before = (artefact.model_class, (str(folder),))
-        found = self._isolation.run(_of_model, folder, self._device, self._runtime, self._workload, before=before)
+        asked = workload or self._workload
+        found = self._isolation.run(_of_model, folder, self._device, self._runtime, asked, before=before)
         memory: Memory = found.value("measuring memory")
         return memory
 

@@ -41,6 +41,7 @@ def prepare(model: nn.Module) -> list[Any]:
     Returns:
         What the conversion has to be told as its extensions; the product of a Linear gets the Linear's name.
     """
+    openvino()
     frontend = import_module("openvino.frontend.pytorch")
     told = []
     for name, part in list(model.named_modules()):

@@ -2,7 +2,8 @@
 
 import copy
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -122,18 +123,19 @@ def measure_models(
         for workload in workloads:
             workload.inputs(model.config)
     found: list[Measured] = []
-    with devices.clean_after_failure(place):
+    stored = {source: artefact.stored_bytes(model) for source, model in models.items()}
+    with devices.clean_after_failure(place), _peaks(models, place, setup.runtime) as peaks:
         for number, workload in enumerate(workloads):
             if turns is not None and number not in turns:
                 continue
             tell(f"timing {len(models)} models: {workload}")
             load = partial(_load, runner, place, workload.threads, setup.as_graph)
             late, known = _times(models, load, workload, place, setup.effort, stopwatch, setup.seed)
-            memory = _memory(models, workload, place, setup.runtime) if setup.with_memory else {}
-            for source, model in models.items():
-                kernels, energy = known[source]
-                stored = artefact.stored_bytes(model)
-                found.append(Measured(source, workload, kernels, late[source], memory.get(source), energy, stored))
+            for source in models:
+                memory = peaks(source, workload) if setup.with_memory else None
+                found.append(
+                    Measured(source, workload, known[source][0], late[source], memory, known[source][1], stored[source])
+                )
     return found
 
 
@@ -194,20 +196,31 @@ def _times(
     return {source: _doubted(one, doubts) for source, one in late.items()}, known
 
 
-def _memory(
-    models: Mapping[str, PreTrainedModel], workload: Workload, device: Device, runtime: str
-) -> dict[str, Memory]:
-    """Of folders that hold a plan; a model as its owner saved it is written to one first."""
-    found = {}
-    with MemoryMeter(device.name, runtime, workload) as meter:
-        for source, model in models.items():
-            if (Path(source).expanduser() / artefact.PLAN_FILE).is_file():
-                found[source] = meter.measure(Path(source).expanduser())
-                continue
-            with tempfile.TemporaryDirectory(prefix="paring-") as folder:
-                artefact.save(model, anatomy_of(model).identity(), Path(folder), original=model.config)
-                found[source] = meter.measure(Path(folder))
-    return found
+@contextmanager
+def _peaks(
+    models: Mapping[str, PreTrainedModel], device: Device, runtime: str
+) -> Iterator[Callable[[str, Workload], Memory]]:
+    """Measures the peak of a model under a workload; one helper process serves all of them, from the first on."""
+    with ExitStack() as held:
+        folders: dict[str, Path] = {}
+        meter = held.enter_context(MemoryMeter(device.name, runtime, Workload()))
+
+        def peak(source: str, workload: Workload) -> Memory:
+            if source not in folders:
+                folders[source] = _with_plan(source, models[source], held)
+            return meter.measure(folders[source], workload)
+
+        yield peak
+
+
+def _with_plan(source: str, model: PreTrainedModel, held: ExitStack) -> Path:
+    """A folder that holds a plan; a model as its owner saved it is written to one that is gone with `held`."""
+    own = Path(source).expanduser()
+    if (own / artefact.PLAN_FILE).is_file():
+        return own
+    folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="paring-")))
+    artefact.save(model, anatomy_of(model).identity(), folder, original=model.config)
+    return folder
 
 
 def _doubted(late: Late, doubts: tuple[str, ...]) -> Late:

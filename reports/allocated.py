@@ -12,7 +12,8 @@ from ..search.progress import Progress, Silent
 from ..search.settings import Settings
 from ..search.starts import allocated_bits, fast_bits
 from ..spaces.space import Space
-from .export import Exported, export_plan, refuse_full
+from .drafting import refuse_full
+from .export import Exported, export_plan
 
 _FLOAT_BITS = 32
 

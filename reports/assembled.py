@@ -16,7 +16,8 @@ from ..search.workbench import LocalWorkbench
 from ..spaces.assembling import STRATEGIES, StackCosts, assemble, layer_ratio
 from ..spaces.plan import Plan, Slot, Stack
 from ..spaces.tilings import Tiling, layers_of, parse, written
-from .export import Exported, export_plan, refuse_full
+from .drafting import refuse_full
+from .export import Exported, export_plan
 
 
 @dataclass(frozen=True, slots=True)

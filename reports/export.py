@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import MeasurementError, ModelError, SettingError
+from transformers import PreTrainedModel
+
+from ..errors import MeasurementError, ModelError
 from ..search.cache import replace_file, writing
 from ..search.finals import measure_whole
 from ..search.opening import open_workbench
@@ -19,8 +21,9 @@ from ..search.workbench import LocalWorkbench, load_tokenizer
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from .card import NUMBERS, card_of
-
-CARD = "README.md"
+from .drafting import disk_errors, drafted, refuse_full
+from .origin import CARD, legal_files, stated_by
+from .verdict import verdict_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,12 @@ class Exported:
     final: Final
     baseline: Final
     verdict: str
+
+    @property
+    def is_faster(self) -> bool:
+        """Whether it is faster than the original beyond the noise."""
+        late = self.final.profile.latency
+        return late is not None and late.is_faster and not self.final.plan.is_identity
 
     def to_json(self) -> dict[str, object]:
         """Plain data, SI units said in the names; all samples are in the exported folder."""
@@ -57,6 +66,7 @@ class Exported:
             "kernels": self.final.profile.kernels,
             "exported": str(self.folder),
             "verdict": self.verdict,
+            "is_faster": self.is_faster,
         }
 
     def lines(self) -> tuple[str, ...]:
@@ -116,79 +126,77 @@ def export_plan(
         MeasurementError: if the reloaded model is not the one that was exported.
         StorageError: if the disk refuses.
     """
-    try:
-        return _write_and_measure(settings, bench, described, plan, folder, progress)
-    except KeyboardInterrupt:
-        # What is half written would only stand in the way of the same command.
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def refuse_full(folder: Path) -> None:
-    """Nothing is ever written over.
-
-    Raises:
-        SettingError: if the folder exists and is not empty.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise SettingError(f"{folder} exists and is not an empty folder; export into a new one.")
-
-
-def _write_and_measure(
-    settings: Settings,
-    bench: LocalWorkbench,
-    described: Mapping[str, Any],
-    plan: Plan,
-    folder: Path,
-    progress: Progress,
-) -> Exported:
-    with writing(folder):
+    with drafted(folder) as draft:
         compressed = bench.build(plan)
-        artefact.save(compressed, plan, folder, original=bench.model.config)
-        load_tokenizer(settings.model).save_pretrained(folder)
-        bench.runtime.save(compressed, folder)
-    with settings.meter() as meter:
+        with writing(folder), disk_errors():
+            beside = write_model(settings, bench, compressed, plan, draft)
         baseline = bench.anatomy.identity()
-        measured = measure_whole(
-            bench,
-            [baseline, plan] if plan != baseline else [baseline],
-            settings.workload,
-            machine=described["identity"]["machine"],
-            meter=meter,
-            progress=progress,
-            seed=settings.seed,
-            exported={plan: folder},
-        )
-    exported = Exported(folder, measured[-1], measured[0], verdict_on(measured[-1]))
-    if not exported.final.reloads_equal:
-        raise MeasurementError(
-            f"the model reloaded from {folder} does not give the logits of the one exported; it is kept."
-        )
-    with writing(folder):
-        replace_file(folder / NUMBERS, json.dumps(_numbers(exported, described), indent=1))
-        replace_file(folder / CARD, card_of(exported.final, exported.baseline, exported.verdict, described))
+        with settings.meter() as meter:
+            measured = measure_whole(
+                bench,
+                [baseline, plan] if plan != baseline else [baseline],
+                settings.workload,
+                machine=described["identity"]["machine"],
+                meter=meter,
+                progress=progress,
+                seed=settings.seed,
+                exported={plan: draft},
+            )
+        exported = Exported(folder, measured[-1], measured[0], verdict_of(plan, measured[-1].profile))
+        if not exported.final.reloads_equal:
+            raise MeasurementError(
+                f"the model reloaded from {folder} does not give the logits of the one exported; "
+                "nothing of it was kept."
+            )
+        with writing(folder):
+            stated = stated_by(settings.model)
+            card = card_of(exported.final, exported.baseline, exported.verdict, described, stated=stated, beside=beside)
+            replace_file(draft / NUMBERS, json.dumps(_numbers(exported, described), indent=1))
+            replace_file(draft / CARD, card)
     return exported
 
 
-def verdict_on(final: Final) -> str:
-    """Whether a member is faster than the baseline beyond the noise, in words, and if not, why."""
-    if final.plan.is_identity:
-        return "the original, unchanged"
-    late, kernels = final.profile.latency, final.profile.kernels
-    assert late is not None
-    interval = f"95 % interval {1 / late.ratio_high:.2f} to {1 / late.ratio_low:.2f}"
-    speed = f"{1 / late.ratio:.2f} times as fast ({interval})"
-    if late.is_faster:
-        return f"faster than the original: {speed}"
-    if late.ratio_low <= 1:
-        reason = "the difference is within the noise of this machine"
-    elif kernels.startswith("int8 0/"):
-        reason = "this machine has no integer kernel for its Linears, so they run in float"
-    elif kernels == "float":
-        reason = "all that runs of it is as costly as the original's"
-    else:
-        reason = "at this batch and length, quantising the inputs costs more than the integer products save"
-    return f"NOT faster than the original: {speed}; {reason}"
+def write_model(
+    settings: Settings, bench: LocalWorkbench, compressed: PreTrainedModel, plan: Plan, folder: Path
+) -> set[str]:
+    """Writes a model, what goes with it, and the runtime's own form of it, without measuring it.
+
+    Args:
+        settings: what was asked.
+        bench: opened with these settings.
+        compressed: what the bench built of the plan.
+        plan: the plan.
+        folder: made if missing.
+
+    Returns:
+        Names of the files in which the runtime keeps the model in its own form.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    artefact.save(compressed, plan, folder, original=bench.model.config)
+    for weights in folder.glob("*.safetensors"):
+        # safetensors keeps its files from other users; who serves the model may be one.
+        shutil.copymode(folder / artefact.PLAN_FILE, weights)
+    load_tokenizer(settings.model).save_pretrained(folder)
+    for path in legal_files(settings.model):
+        shutil.copyfile(path, folder / path.name)
+    known = {path.name for path in folder.iterdir()}
+    bench.runtime.save(compressed, folder)
+    return {path.name for path in folder.iterdir()} - known
+
+
+def _numbers(exported: Exported, described: Mapping[str, Any]) -> dict[str, object]:
+    # A local source by its name only: who passes the model on need not tell where it lay.
+    brief = {name: Path(source) for name, source in described["sources"].items()}
+    sources = {name: path.name if path.is_absolute() else str(path) for name, path in brief.items()}
+    return {
+        "verdict": exported.verdict,
+        "is_faster": exported.is_faster,
+        "exported": exported.final.to_json(),
+        "baseline": exported.baseline.to_json(),
+        "settings": {**described, "sources": sources},
+    }
 
 
 def _refuse_changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -196,12 +204,3 @@ def _refuse_changed(known: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     changed = [name for name in ("model", "data") if known[name] != now[name]]
     if changed:
         raise ModelError(f"the {' and the '.join(changed)} of this run have changed since the search; restore them.")
-
-
-def _numbers(exported: Exported, described: Mapping[str, Any]) -> dict[str, object]:
-    return {
-        "verdict": exported.verdict,
-        "exported": exported.final.to_json(),
-        "baseline": exported.baseline.to_json(),
-        "settings": described,
-    }

@@ -1,5 +1,6 @@
 """The Pareto front of a run: the points of all candidates, those that no other beats, and their hypervolume."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -32,7 +33,7 @@ class Point:
         profile: likewise.
         measures: the numbers, from one session of measurement.
         gain: of quality over the baseline's, with a paired interval; None where only searched.
-        search_quality: on the search split, for comparison; None where it was not judged there.
+        searched: quality on the search split, which chose it; None where it was not judged there.
         is_baseline: whether it is the original.
         predicted_seconds: what the search took its latency for, where it was predicted; None where it was measured.
     """
@@ -42,9 +43,14 @@ class Point:
     profile: Profile
     measures: Measures
     gain: Difference | None
-    search_quality: float | None
+    searched: Quality | None
     is_baseline: bool
     predicted_seconds: float | None = None
+
+    @property
+    def search_quality(self) -> float | None:
+        """The value on the search split; None where it was not judged there."""
+        return None if self.searched is None else self.searched.value
 
     @property
     def is_predicted(self) -> bool:
@@ -66,6 +72,7 @@ class Front:
         hypervolume: of the members, in units of the baseline; see `hypervolume_of`.
         ties: for each member the number of its group; members of one group differ by no more than the noise.
         budget: the limits that the search had to keep.
+        judged: how many candidates the search compared; the more, the luckier the best of them was.
     """
 
     split: str
@@ -77,20 +84,26 @@ class Front:
     hypervolume: float
     ties: tuple[int, ...]
     budget: Limits = field(default_factory=Limits)
+    judged: int = 0
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """What there is to choose from: the members, and the baseline where it is none of them."""
+        return self.members if self.baseline in self.members else (*self.members, self.baseline)
 
 
 def front_of(record: Record) -> Front:
     """The front of a run, as measured whole on the test split; before that, as searched.
 
     Raises:
-        RunError: if no trial was judged yet, or the baseline is missing.
+        RunError: if no trial was judged yet, or the baseline is missing; it says what became of the trials.
     """
     trials = record.judged()
     finals = record.finals()
     points = [_final_point(final, trials) for final in finals] or [trial_point(trial) for trial in trials.values()]
     baseline = next((point for point in points if point.is_baseline), None)
     if baseline is None:
-        raise RunError(f"no trial of {record.folder} has numbers yet; go on with the same `paring search` command.")
+        raise RunError(_why_no_front(record))
     objectives = tuple(record.settings["identity"]["objectives"])
     budget = Limits(**record.settings["identity"]["budget"])
     fit = [point for point in points if _is_allowed(point, trials.get(point.plan.fingerprint), budget)]
@@ -107,7 +120,19 @@ def front_of(record: Record) -> Front:
         hypervolume_of(members, baseline, objectives),
         _ties(members),
         budget,
+        len(trials),
     )
+
+
+def _why_no_front(record: Record) -> str:
+    """What became of the trials of a run that has nothing to compare, and what to do."""
+    trials = record.trials()
+    ended = Counter(trial.state.value.replace("_", " ") for trial in trials)
+    fates = ", ".join(f"{count} {state}" for state, count in ended.items()) or "none was finished"
+    said = next((" ".join(trial.cause.split()) for trial in reversed(trials) if trial.cause), "")
+    cause = f"; the last said: {said.rstrip('.')}" if said else ""
+    missing = f"no {'baseline' if record.judged() else 'trial'} of {record.folder} has numbers yet"
+    return f"{missing} (trials: {fates}{cause}); go on with the same `paring search` command."
 
 
 def _is_allowed(point: Point, trial: Trial | None, budget: Limits) -> bool:
@@ -200,6 +225,8 @@ def row_of(point: Point, baseline: Point) -> dict[str, object]:
         "drop_low": None if point.gain is None else -point.gain.high,
         "drop_high": None if point.gain is None else -point.gain.low,
         "search_quality": point.search_quality,
+        "search_quality_low": None if point.searched is None else point.searched.low,
+        "search_quality_high": None if point.searched is None else point.searched.high,
         "latency_ms": None if measures.latency_seconds is None else measures.latency_seconds * _MILLISECONDS,
         "latency_low_ms": None if late is None or per_ratio is None else late.ratio_low * per_ratio * _MILLISECONDS,
         "latency_high_ms": None if late is None or per_ratio is None else late.ratio_high * per_ratio * _MILLISECONDS,
@@ -229,7 +256,7 @@ def _token_times(profile: Profile) -> dict[str, object]:
 
 def _final_point(final: Final, trials: dict[str, Trial]) -> Point:
     trial = trials.get(final.plan.fingerprint)
-    searched = None if trial is None or trial.quality is None else trial.quality.value
+    searched = None if trial is None else trial.quality
     is_baseline = final.plan.is_identity
     guessed = None if trial is None else _predicted_seconds(trial)
     return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline, guessed)
@@ -240,7 +267,7 @@ def trial_point(trial: Trial) -> Point:
     assert trial.plan and trial.quality and trial.profile and trial.measures
     is_baseline = trial.plan.is_identity
     quality, guessed = trial.quality, _predicted_seconds(trial)
-    return Point(trial.plan, quality, trial.profile, trial.measures, None, quality.value, is_baseline, guessed)
+    return Point(trial.plan, quality, trial.profile, trial.measures, None, quality, is_baseline, guessed)
 
 
 def _predicted_seconds(trial: Trial) -> float | None:

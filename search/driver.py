@@ -19,6 +19,7 @@ from ..spaces.plan import Plan
 from ..spaces.space import Space
 from .cache import Cache
 from .cost_table import Subject, cost_table
+from .damage import DATABASE_ERRORS, database_errors
 from .finals import measure_whole
 from .judge import Judge
 from .near_front import near_front
@@ -28,7 +29,7 @@ from .progress import Progress, Silent
 from .samplers import sampler
 from .settings import Settings
 from .starts import starting_choices
-from .study import DATABASE_ERRORS, Record, database_errors
+from .study import Record
 from .trial import State, Trial
 from .workbench import LocalWorkbench
 

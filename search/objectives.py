@@ -6,7 +6,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 from math import isfinite
 from typing import Any, Self
 
-from ..errors import SettingError
+from ..errors import MeasurementError, SettingError
 
 OBJECTIVES = ("quality", "latency", "memory", "size")
 
@@ -38,6 +38,11 @@ class Measures:
     latency_seconds: float | None
     memory_bytes: float | None
     size_bytes: float
+
+    def __post_init__(self) -> None:
+        numbers = (self.quality, self.drop, self.latency_seconds, self.memory_bytes, self.size_bytes)
+        if not all(number is None or isfinite(number) for number in numbers):
+            raise MeasurementError(f"what is measured is finite, got {numbers}.")
 
     def minimised(self, objective: str) -> float:
         """The value of an objective, turned so that smaller is better.

@@ -12,18 +12,15 @@ from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
-from sqlalchemy.exc import DatabaseError
 
-from ..errors import PlanError, RunError, StorageError
+from ..errors import RunError
 from ..profilers.profile import Profile
 from ..profilers.timing import Latency
 from ..spaces.plan import Plan
+from .damage import damage_named, database_errors
 from .objectives import Limits, Measures
 from .quality import Quality
 from .trial import Final, State, Trial
-
-# What a database raises when the disk is full, or refuses, or the file is damaged.
-DATABASE_ERRORS = (DatabaseError, optuna.exceptions.StorageInternalError)
 
 STUDY_NAME = "paring"
 DATABASE = "study.db"
@@ -96,11 +93,13 @@ class Record:
             raise RunError(
                 f"{folder} is no run folder: it has no {DATABASE}. Make one with: paring search ... --out DIR."
             )
-        try:
+        with damage_named(f"the run in {folder}"):
             study = optuna.load_study(study_name=STUDY_NAME, storage=_storage(folder))
+            if _SETTINGS not in study.user_attrs:
+                raise RunError(
+                    f"the run in {folder} was stopped before it began; start the same `paring search` again."
+                )
             return cls(folder, study)
-        except (DatabaseError, KeyError, RuntimeError, ValueError) as error:
-            raise RunError(f"the run in {folder} is damaged: {str(error).splitlines()[0]}") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -157,8 +156,10 @@ class Record:
 
     def trials(self) -> list[Trial]:
         """All trials but repeats of a plan already judged, in the order they were proposed."""
-        found = self._study.get_trials(deepcopy=False)
-        return [_trial(frozen) for frozen in found if frozen.state.is_finished() and "repeats" not in frozen.user_attrs]
+        with damage_named(f"the run in {self.folder}"):
+            found = self._study.get_trials(deepcopy=False)
+            kept = [one for one in found if one.state.is_finished() and "repeats" not in one.user_attrs]
+            return [_trial(frozen) for frozen in kept]
 
     def judged(self) -> dict[str, Trial]:
         """Plan fingerprint -> its trial, for all that have numbers."""
@@ -171,8 +172,9 @@ class Record:
 
     def finals(self) -> list[Final]:
         """The front as it was last measured whole; empty before that. The baseline is in it."""
-        attributes = self._study.user_attrs
-        return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
+        with damage_named(f"the run in {self.folder}"):
+            attributes = self._study.user_attrs
+            return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
 
     def set_finals(self, finals: list[Final]) -> None:
         """Keeps a front measured whole, instead of an earlier one."""
@@ -240,26 +242,6 @@ class Record:
         self._study.tell(trial, state=TrialState.FAIL)
 
 
-@contextmanager
-def database_errors(folder: Path) -> Iterator[None]:
-    """Turns what the database says of a full or refusing disk into one clear error.
-
-    Raises:
-        RunError: if the database is damaged.
-        StorageError: for any other database error inside.
-    """
-    try:
-        yield
-    except DATABASE_ERRORS as error:
-        cause = error.__cause__ or error
-        if any(sign in str(error) + str(cause) for sign in ("not a database", "malformed")):
-            raise RunError(f"the run in {folder} is damaged: {str(cause).splitlines()[0]}") from error
-        raise StorageError(
-            f"cannot write the study in {folder}: {str(cause).splitlines()[0]}. Free some space or make it writable, "
-            "and run the same command again: every trial already judged is kept."
-        ) from error
-
-
 def _was_stopped(frozen: FrozenTrial) -> bool:
     """Whether a failed trial has no state of ours: nobody was left to record one."""
     return "state" not in frozen.user_attrs
@@ -314,21 +296,19 @@ def _attributes(judged: Trial) -> dict[str, Any]:
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
-    found = frozen.user_attrs
-    state = State(found.get("state", State.INTERRUPTED))
-    try:
+    with damage_named(f"trial {frozen.number} of the run"):
+        found = frozen.user_attrs
+        state = State(found.get("state", State.INTERRUPTED))
         plan = None if found.get("plan") is None else Plan.from_json(found["plan"])
-    except PlanError as error:
-        raise RunError(f"trial {frozen.number} of the run is damaged: {error}") from error
-    if "measures" not in found or frozen.state != TrialState.COMPLETE:
-        cause = found.get("cause", "the process was stopped while this trial ran")
-        return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
-    return Trial(
-        frozen.number,
-        state,
-        plan,
-        "",
-        Quality.from_json(found["quality"]),
-        Profile.from_json(found["profile"]),
-        Measures(**found["measures"]),
-    )
+        if "measures" not in found or frozen.state != TrialState.COMPLETE:
+            cause = found.get("cause", "the process was stopped while this trial ran")
+            return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
+        return Trial(
+            frozen.number,
+            state,
+            plan,
+            "",
+            Quality.from_json(found["quality"]),
+            Profile.from_json(found["profile"]),
+            Measures(**found["measures"]),
+        )

@@ -38,7 +38,13 @@ class Training:
 
 
 def fine_tune(
-    model: PreTrainedModel, examples: Examples, training: Training, progress: Progress, *, what: str = "fine-tuning"
+    model: PreTrainedModel,
+    examples: Examples,
+    training: Training,
+    progress: Progress,
+    *,
+    what: str = "fine-tuning",
+    by_length: bool = False,
 ) -> float:
     """Trains a model in place with its own loss; the same arguments on the same machine give the same weights.
 
@@ -48,6 +54,7 @@ def fine_tune(
         training: how.
         progress: where to say how far it is.
         what: what the progress is called.
+        by_length: whether examples of like length share a batch, so that little is padded; the paper's do not.
 
     Returns:
         Mean loss of the last epoch.
@@ -61,9 +68,7 @@ def fine_tune(
     model.train().requires_grad_(True)
     with progress.stage(what, steps) as report:
         for _ in range(training.epochs):
-            order = torch.randperm(len(examples)).tolist()
-            for start in range(0, len(order), training.batch):
-                rows = order[start : start + training.batch]
+            for rows in _batches(examples, training.batch, by_length=by_length):
                 loss = model(**examples.with_labels(rows)).loss
                 loss.backward()
                 clip_grad_norm_(model.parameters(), _MAX_GRADIENT_NORM)
@@ -74,3 +79,13 @@ def fine_tune(
                 report(len(losses), f"loss {loss.item():.3f}")
     model.eval().requires_grad_(False)
     return sum(losses[-steps_per_epoch:]) / steps_per_epoch
+
+
+def _batches(examples: Examples, batch: int, *, by_length: bool) -> list[list[int]]:
+    """The rows of every batch of one epoch, in random order."""
+    order = torch.randperm(len(examples)).tolist()
+    if by_length:
+        lengths = examples.lengths()
+        order.sort(key=lambda row: int(lengths[row]))  # what is equally long stays in random order
+    batches = [order[start : start + batch] for start in range(0, len(order), batch)]
+    return [batches[number] for number in torch.randperm(len(batches)).tolist()] if by_length else batches

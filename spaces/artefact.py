@@ -123,7 +123,8 @@ def load(folder: Path) -> tuple[PreTrainedModel, Plan]:
     """A saved compressed model and its plan; quantised modules compute in float, as `spaces/quantised.py` defines them.
 
     Raises:
-        ModelError: if the folder was not written by `save`, or is damaged.
+        ModelError: if the folder was not written by `save`, is damaged, or was written by a version of paring that this
+            one does not read.
     """
     plan = read_plan(folder)
     model = _load_plain(folder, plan) if plan.is_plain else _load_packed(folder, plan)
@@ -135,13 +136,32 @@ def read_plan(folder: Path) -> Plan:
     """The plan in a saved folder.
 
     Raises:
-        ModelError: if there is none, or it is of another schema.
+        ModelError: if there is none, or it is of another schema; it says so where another version of paring wrote it.
     """
     path = folder / PLAN_FILE
     try:
-        return Plan.from_json(json.loads(path.read_text(encoding="utf8"))["plan"])
-    except (OSError, ValueError, KeyError, TypeError, PlanError) as error:
+        stored = json.loads(path.read_text(encoding="utf8"))["plan"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{folder} is not a folder that paring exported: {_first_line(error)}") from error
+    try:
+        return Plan.from_json(stored)
+    except PlanError as error:
+        raise ModelError(f"the {PLAN_FILE} of {folder} does not load: {error}{_other_version(folder)}") from error
+
+
+def _other_version(folder: Path) -> str:
+    """What to do about a folder that does not load, where another version of paring wrote it; else nothing."""
+    try:
+        wrote = json.loads((folder / PLAN_FILE).read_text(encoding="utf8")).get("paring")
+    except (OSError, ValueError, AttributeError):
+        return ""
+    own = version("paring")
+    if not isinstance(wrote, str) or wrote == own:
+        return ""
+    return (
+        f" It was exported by paring {wrote[:40]}, and this is paring {own}: load it with that version "
+        f"(pip install paring=={wrote[:40]}), or export it again with this one."
+    )
 
 
 def model_class(source: str) -> type[PreTrainedModel]:
@@ -200,7 +220,9 @@ def _load_packed(folder: Path, plan: Plan) -> PreTrainedModel:
         model.load_state_dict(with_tied(tensors, ties), strict=True, assign=True)
         tie(model, ties)
     except (RuntimeError, PlanError, AttributeError) as error:
-        raise ModelError(f"{weights} does not hold the model of its {PLAN_FILE}: {_first_line(error)}") from error
+        raise ModelError(
+            f"{weights} does not hold the model of its {PLAN_FILE}: {_first_line(error)}{_other_version(folder)}"
+        ) from error
     if (folder / GENERATION_CONFIG_NAME).is_file():
         model.generation_config = GenerationConfig.from_pretrained(folder)
     return model

@@ -1,6 +1,7 @@
 """The only place that turns a plan into modules."""
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
@@ -101,7 +102,12 @@ def _check_kinds(
 
 def copy_sharing_parameters(model: Model) -> Model:
     """New modules, buffers and config around the same parameters."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
+    known: dict[int, Any] = {id(parameter): parameter for parameter in model.parameters()}
+    for part in model.modules():
+        # A module has a dozen tables of hooks. They are nearly always empty, and most of the time would go into them.
+        tables = (held for held in vars(part).values() if type(held) in (dict, set, OrderedDict))
+        known |= {id(table): type(table)() for table in tables if not table}
+    return copy.deepcopy(model, known)
 
 
 def _realise_stack(
@@ -109,7 +115,7 @@ def _realise_stack(
 ) -> None:
     originals = model.get_submodule(anatomy.path)
     assert isinstance(originals, nn.ModuleList)
-    first = copy_sharing_parameters(originals[0])
+    biases = _position_biases(originals[0])
     # What belongs to a place and not to a layer is given anew to whatever stands there.
     settle_layers(originals, first=None)
     layers = []
@@ -117,7 +123,7 @@ def _realise_stack(
         if slot.layer is not None:
             site = Site(f"{stack.name}.{position}", slot.layer, slot.treatments, anatomy.linears, anatomy.intermediates)
             layers.append(_realise(originals[slot.layer.originals.start], site, materials))
-    settle_layers(layers, first=first)
+    _settle(layers, biases)
     model.set_submodule(anatomy.path, nn.ModuleList(layers))
 
 
@@ -131,7 +137,11 @@ def settle_layers(layers: Iterable[nn.Module], *, first: nn.Module | None) -> No
         first: a copy of the first layer of the original stack, where its position bias comes from; None takes the
             bias away from all of them.
     """
-    biases = {} if first is None else _position_biases(first)
+    _settle(layers, {} if first is None else _position_biases(first))
+
+
+def _settle(layers: Iterable[nn.Module], biases: Mapping[str, nn.Module]) -> None:
+    """As `settle_layers`; `biases` are those of the first place, by the path of their attention in a layer."""
     for position, layer in enumerate(layers):
         numbered: list[Any] = [part for part in layer.modules() if isinstance(getattr(part, "layer_idx", None), int)]
         for part in numbered:

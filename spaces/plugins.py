@@ -4,6 +4,7 @@ A plug-in is one file in a plug-in folder; its file name is its name in settings
 module-level name `plugin`. Plug-ins never import each other. Nothing is imported until it is asked for.
 """
 
+from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 from ..errors import SettingError
 
 
+@cache
 def names(package: str) -> tuple[str, ...]:
-    """The plug-ins of a folder, sorted.
+    """The plug-ins of a folder, sorted; the folder is read once, as every build of a model asks.
 
     Args:
         package: the full import name of the folder, for instance "paring.spaces.axes".

@@ -1,15 +1,21 @@
 """Tiny models and data that every test may use; nothing is downloaded."""
 
+import importlib
 import json
+import os
 import random
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from sqlite3 import Connection
+from types import ModuleType
 
 import pytest
 import torch
+from sqlalchemy import Engine, event
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BartConfig,
@@ -32,7 +38,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from paring import cli
 from paring.api import pare
+from paring.profilers import memory
+from paring.profilers.isolation import Isolation
+from paring.profilers.supervision import Finding
 from paring.profilers.timing import Effort
 from paring.profilers.workload import Workload
 from paring.search import finals, judge, quality
@@ -219,6 +229,40 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _databases_without_fsync() -> Iterator[None]:
+    """Studies of tests need not outlive a power cut: each commit waits for the disk, dozens of times per trial."""
+
+    def relax(connection: Connection, _: object) -> None:
+        connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relax)
+    yield
+    event.remove(Engine, "connect", relax)
+
+
+class SharedHelper(Isolation):
+    """Jobs in processes of their own, all forked by one helper: it needs seconds to import the libraries."""
+
+    helper = Isolation()
+
+    def _ask_helper(self, order: bytes) -> Finding:
+        try:
+            return self.helper._ask_helper(order)
+        except BaseException:
+            self.helper.close()
+            raise
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_helper() -> Iterator[None]:
+    """For all searches and exports of a session; what tests the helper itself starts its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "Isolation", SharedHelper)
+        yield
+    SharedHelper.helper.close()
+
+
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., PreTrainedModel]:
     """`tiny_model`, for test modules, which cannot import this file."""
@@ -247,6 +291,48 @@ def make_reviews() -> Callable[[int, int], list[dict[str, object]]]:
 def write_rows_fixture() -> Callable[[Path, list[dict[str, object]]], None]:
     """`write_rows`, for test modules, which cannot import this file."""
     return write_rows
+
+
+def run_command(*arguments: object) -> int:
+    """The exit code of the `paring` command, in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["paring", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code is None or isinstance(ended.value.code, int)
+    return ended.value.code or 0
+
+
+@pytest.fixture(scope="session", name="run_command")
+def run_command_fixture() -> Callable[..., int]:
+    """`run_command`, for fixtures that last longer than a test."""
+    return run_command
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The `paring` command in this process: exit code, standard output, standard error."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return run_command(*arguments), *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def make_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Name and source become a module that this process and those it starts can import."""
+    folder = tmp_path_factory.mktemp("modules")
+
+    def make(name: str, source: str) -> ModuleType:
+        (folder / f"{name}.py").write_text(source, encoding="utf8")
+        return importlib.import_module(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
+        patch.syspath_prepend(folder)
+        yield make
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """Bits by one target from the command line: exported, reloaded, measured; and what is refused."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 import paring
-from paring import cli, cli_options
+from paring import cli_options
 from paring.spaces.artefact import PACKED_WEIGHTS, load, load_original, read_plan, stored_bytes
 from paring.spaces.palette import DEFAULT_PALETTE
 
@@ -18,19 +17,6 @@ pytestmark = pytest.mark.usefixtures("little_effort")
 Answer = tuple[int, str, str]
 Command = Callable[..., Answer]
 FAST = ["--tokens", 16, "--threads", 1]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    def ask(*arguments: object) -> Answer:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["paring", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code is None or isinstance(ended.value.code, int)
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return ask
 
 
 @pytest.mark.parametrize(

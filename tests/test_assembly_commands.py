@@ -1,7 +1,6 @@
 """Modular layers from the command line: prepared, assembled, searched, exported."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import paring
-from paring import cli
 from paring.api import Study
 from paring.reports.export import export
 from paring.search.prepared import Prepared
@@ -25,42 +23,29 @@ Command = Callable[..., Answer]
 FAST = ["--steps", 6, "--tokens", 256]
 
 
-def run(*arguments: object, capsys: pytest.CaptureFixture[str] | None = None) -> Answer:
-    """The `paring` command in this process: exit code, standard output, standard error."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["paring", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert ended.value.code is None or isinstance(ended.value.code, int)
-    return ended.value.code or 0, *(("", "") if capsys is None else capsys.readouterr())
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    def ask(*arguments: object) -> Answer:
-        capsys.readouterr()
-        return run(*arguments, capsys=capsys)
-
-    return ask
-
-
 @pytest.fixture(scope="module")
-def prepared(model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(
+    model_folder: Path, data_folder: Path, run_command: Callable[..., int], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """Modular layers of the trained BERT; not to be changed."""
     out = tmp_path_factory.mktemp("prepared") / "layers"
-    assert run("prepare", model_folder, "--data", data_folder, "--out", out, *FAST)[0] == 0
+    assert run_command("prepare", model_folder, "--data", data_folder, "--out", out, *FAST) == 0
     return out
 
 
 @pytest.fixture(scope="module")
 def searched(
-    model_folder: Path, data_folder: Path, little_effort: None, tmp_path_factory: pytest.TempPathFactory
+    model_folder: Path,
+    data_folder: Path,
+    little_effort: None,
+    run_command: Callable[..., int],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished search over all axes that trained its layers itself; not to be changed."""
     out = tmp_path_factory.mktemp("searched") / "run"
     asked = ["search", model_folder, "--data", data_folder, "--out", out, "--axes", "assembly,depth,bits"]
     effort = ["--trials", 9, "--modular-steps", 6, "--tokens", 16, "--threads", 1, "--sampler", "random"]
-    assert run(*asked, *effort, "--objectives", "quality,latency,memory,size")[0] == 0
+    assert run_command(*asked, *effort, "--objectives", "quality,latency,memory,size") == 0
     return out
 
 

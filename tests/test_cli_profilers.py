@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from paring import cli
 from paring.profilers import doctor, runtimes
 from paring.profilers.conditions import Reading
 from paring.profilers.doctor import State
@@ -19,21 +17,6 @@ from paring.profilers.timing import Effort, Latency
 Answer = tuple[int, str, str]
 Command = Callable[..., Answer]
 LITTLE = ("--seconds", "0.01", "--threads", "1")
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """The `paring` command in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["paring", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        assert ended.value.code is None or isinstance(ended.value.code, int)
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_profile_measures_a_grid_beside_the_first_model(

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 import paring
-from paring import cli
 from paring.api import Study
 from paring.profilers.workload import Workload
 from paring.search.settings import Settings
@@ -19,15 +17,6 @@ from paring.search.study import Record
 
 pytestmark = pytest.mark.usefixtures("little_effort")
 TRIALS = 5
-
-
-def command(*arguments: object) -> None:
-    """The `paring` command in this process."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["paring", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
 
 
 def arguments(model: Path, data: Path, out: Path) -> list[object]:
@@ -38,11 +27,15 @@ def arguments(model: Path, data: Path, out: Path) -> list[object]:
 
 @pytest.fixture(scope="module")
 def run(
-    writer_folder: Path, translations_folder: Path, little_effort: None, tmp_path_factory: pytest.TempPathFactory
+    writer_folder: Path,
+    translations_folder: Path,
+    little_effort: None,
+    run_command: Callable[..., int],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A finished search; not to be changed."""
     out = tmp_path_factory.mktemp("writing") / "run"
-    command(*arguments(writer_folder, translations_folder, out))
+    assert run_command(*arguments(writer_folder, translations_folder, out)) == 0
     return out
 
 
@@ -78,19 +71,24 @@ def test_the_front_shows_the_times_of_tokens(run: Path) -> None:
     assert "8 tokens and 6 generated on" in " ".join((run / "report.html").read_text(encoding="utf8").split())
 
 
-def test_the_same_search_goes_on(run: Path, writer_folder: Path, translations_folder: Path, tmp_path: Path) -> None:
+def test_the_same_search_goes_on(
+    run: Path, writer_folder: Path, translations_folder: Path, run_command: Callable[..., int], tmp_path: Path
+) -> None:
     out = shutil.copytree(run, tmp_path / "run")
     before, finals = Record.open(out).begun, Record.open(out).finals()
-    command(*arguments(writer_folder, translations_folder, out))
+    assert run_command(*arguments(writer_folder, translations_folder, out)) == 0
     assert (Record.open(out).begun, Record.open(out).finals()) == (before, finals)
 
 
 def test_an_export_writes_what_was_judged(
-    run: Path, make_word_tokenizer: Callable[[], PreTrainedTokenizerFast], tmp_path: Path
+    run: Path,
+    make_word_tokenizer: Callable[[], PreTrainedTokenizerFast],
+    run_command: Callable[..., int],
+    tmp_path: Path,
 ) -> None:
     out, target = shutil.copytree(run, tmp_path / "run"), tmp_path / "deploy"
     # Latencies of tiny models are alike, so any member may be the fastest.
-    command("pick", out, "--max-drop", 1.0, "--export", target)
+    assert run_command("pick", out, "--max-drop", 1.0, "--export", target) == 0
     card = (target / "README.md").read_text(encoding="utf8")
     assert "| chrf, test split |" in card and "| first token, ms |" in card and "| every further token, ms |" in card
     measured = json.loads((target / "measured.json").read_text(encoding="utf8"))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 
 import psutil
 import pytest
@@ -66,14 +67,8 @@ def unpicklable():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A module of jobs that this process and those it starts can import."""
-    folder = tmp_path_factory.mktemp("jobs")
-    (folder / "odd_jobs.py").write_text(MODULE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
-        patch.syspath_prepend(folder)
-        yield
+def jobs(make_module: Callable[[str, str], ModuleType]) -> None:
+    make_module("odd_jobs", MODULE)
 
 
 def job(name: str) -> Callable[..., object]:

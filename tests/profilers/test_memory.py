@@ -1,6 +1,5 @@
 """Peak memory in a fresh process; most of the time here goes into importing torch in the helper."""
 
-import importlib
 import json
 import os
 import weakref
@@ -71,19 +70,18 @@ def damaged(*_):
 
 
 @pytest.fixture(scope="module")
-def known(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """A module of stand-ins for `loaded_request`, which this process and those it starts can import."""
-    folder = tmp_path_factory.mktemp("known")
-    (folder / "known_sizes.py").write_text(KNOWN)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("known_sizes")
+def known(make_module: Callable[[str, str], ModuleType]) -> ModuleType:
+    """Stand-ins for `loaded_request`."""
+    return make_module("known_sizes", KNOWN)
 
 
 @pytest.fixture(scope="module")
 def meter(known: ModuleType) -> Iterator[MemoryMeter]:
-    with MemoryMeter("cpu", "torch", Workload(tokens=16)) as open_meter:
+    """With a helper of its own, which can import that module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "Isolation", Isolation)
+        made = MemoryMeter("cpu", "torch", Workload(tokens=16))
+    with made as open_meter:
         yield open_meter
 
 

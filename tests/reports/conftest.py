@@ -1,7 +1,10 @@
 """Hand-made candidates and records, for what needs no model."""
 
 import copy
-from collections.abc import Callable
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +59,11 @@ def make_final(
 
 def make_point(*dropped: int, searched: float | None = None, **numbers: Any) -> Point:
     final = make_final(*dropped, **numbers)
+    known = None
+    if searched is not None:
+        known = replace(final.quality, value=searched, low=searched - 0.03, high=searched + 0.02, split="search")
     is_baseline = final.plan == make_plan()
-    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, searched, is_baseline)
+    return Point(final.plan, final.quality, final.profile, final.measures, final.gain, known, is_baseline)
 
 
 def make_front(baseline: Point, *members: Point, objectives: tuple[str, ...] = ("quality", "latency")) -> Front:
@@ -85,6 +91,24 @@ def make_point_fixture() -> Callable[..., Point]:
 @pytest.fixture(scope="session", name="make_front")
 def make_front_fixture() -> Callable[..., Front]:
     return make_front
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """No file may grow beyond so many bytes, as if the disk were full then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    known = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, known)
+
+
+@pytest.fixture(scope="session", name="files_up_to")
+def files_up_to_fixture() -> Callable[[int], AbstractContextManager[None]]:
+    return files_up_to
 
 
 @pytest.fixture

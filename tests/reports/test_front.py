@@ -1,6 +1,8 @@
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,8 @@ from paring.reports.front import (
 )
 from paring.search.objectives import OBJECTIVES, Limits
 from paring.search.study import Record
-from paring.search.trial import Final
+from paring.search.trial import Final, State
+from paring.spaces.plan import Plan
 
 MakePoint = Callable[..., Point]
 MakeFront = Callable[..., Front]
@@ -28,9 +31,9 @@ MakeFinal = Callable[..., Final]
 MakeRecord = Callable[..., Record]
 
 COLUMNS = [
-    "plan", "quality", "quality_low", "quality_high", "drop", "drop_low", "drop_high", "search_quality", "latency_ms",
-    "latency_low_ms", "latency_high_ms", "speedup", "memory_mb", "size_mb", "size_ratio", "kernels", "split",
-    "fingerprint", "is_baseline", "tie",
+    "plan", "quality", "quality_low", "quality_high", "drop", "drop_low", "drop_high", "search_quality",
+    "search_quality_low", "search_quality_high", "latency_ms", "latency_low_ms", "latency_high_ms", "speedup",
+    "memory_mb", "size_mb", "size_ratio", "kernels", "split", "fingerprint", "is_baseline", "tie",
 ]  # fmt: skip
 
 
@@ -158,7 +161,9 @@ def test_a_row_speaks_in_milliseconds_and_megabytes(make_point: MakePoint) -> No
     row = row_of(point, make_point())
     expected = {
         "quality": 0.85, "quality_low": 0.82, "quality_high": 0.87, "drop": 0.05, "drop_low": 0.04, "drop_high": 0.07,
-        "search_quality": 0.87, "latency_ms": 10.0, "latency_low_ms": 9.0, "latency_high_ms": 11.0, "speedup": 2.0,
+        "search_quality": 0.87,
+        "search_quality_low": 0.84, "search_quality_high": 0.89,
+        "latency_ms": 10.0, "latency_low_ms": 9.0, "latency_high_ms": 11.0, "speedup": 2.0,
         "memory_mb": 123.0, "size_mb": 40.0, "size_ratio": 2.5,
     }  # fmt: skip
     assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-9)
@@ -174,6 +179,7 @@ def test_a_row_speaks_in_milliseconds_and_megabytes(make_point: MakePoint) -> No
 def test_what_was_not_measured_is_none(make_point: MakePoint) -> None:
     row = row_of(make_point(1, ratio=None, memory=None), make_point(ratio=None, memory=None))
     missing = {"latency_ms", "latency_low_ms", "latency_high_ms", "speedup", "memory_mb", "search_quality"}
+    missing |= {"search_quality_low", "search_quality_high"}
     assert {name for name, value in row.items() if value is None} == missing
 
 
@@ -225,8 +231,31 @@ def test_what_breaks_the_budget_is_on_no_front(make_record: MakeRecord, make_fin
 
 
 def test_a_run_without_a_judged_baseline_has_no_front(make_record: MakeRecord, make_final: MakeFinal) -> None:
-    with pytest.raises(RunError, match=r"no trial of .* has numbers yet; go on with the same `paring search` command"):
+    fates = r"\(trials: 1 judged\); go on with the same `paring search` command"
+    with pytest.raises(RunError, match=rf"no baseline of .* has numbers yet {fates}"):
         front_of(make_record(make_final(1)))
+
+
+def test_a_run_without_numbers_says_what_became_of_its_trials(
+    make_record: MakeRecord, make_plan: Callable[..., Plan], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"no trial of .* has numbers yet \(trials: none was finished\); go on"):
+        front_of(make_record())
+    shutil.rmtree(tmp_path / "made")
+    failed = [(make_plan(), State.FAILED, "it answers NaN."), (make_plan(1), State.FAILED, "no")]
+    record = make_record(*failed, (make_plan(2), State.OUT_OF_MEMORY, "killed by signal 9."))
+    with pytest.raises(
+        RunError, match=r"trials: 2 failed, 1 out of memory; the last said: killed by signal 9\); go on"
+    ):
+        front_of(record)
+
+
+def test_a_front_knows_how_many_were_compared_and_what_there_is_to_choose_from(
+    make_record: MakeRecord, make_final: MakeFinal
+) -> None:
+    front = front_of(make_record(make_final(), make_final(1, quality=0.95, ratio=0.5), make_final(2, quality=0.8)))
+    assert front.judged == 3
+    assert [point.plan.stacks[0].dropped for point in front.points] == [(1,), ()]
 
 
 def ratios_of_ties(make_record: MakeRecord, candidates: list[Final]) -> list[list[float]]:

@@ -1,11 +1,9 @@
 """What is said of workloads that were measured in processes of their own, one of which crashed."""
 
 import csv
-import importlib
 import io
 import json
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -34,14 +32,8 @@ def job(sources, workloads, setup, number):
 
 
 @pytest.fixture(scope="module")
-def first_crashes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """A module that this process and those it starts can import."""
-    folder = tmp_path_factory.mktemp("jobs")
-    (folder / "first_crashes.py").write_text(FIRST_CRASHES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")])))
-        patch.syspath_prepend(folder)
-        yield importlib.import_module("first_crashes")
+def first_crashes(make_module: Callable[[str, str], ModuleType]) -> ModuleType:
+    return make_module("first_crashes", FIRST_CRASHES)
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from itertools import islice
 from random import Random
 
 import pytest
+import torch
 
 from paring.search.batching import endless, token_batches
+from paring.search.training import _batches
 
 LENGTHS = [Random(row).randint(1, 60) for row in range(500)]
 
@@ -41,3 +43,29 @@ def test_passes_differ_and_seeds_differ() -> None:
 def test_skipping_gives_what_would_have_come(skip: int) -> None:
     whole = list(islice(endless(LENGTHS, 400, 3), 150))
     assert list(islice(endless(LENGTHS, 400, 3, skip=skip), 150 - skip)) == whole[skip:]
+
+
+class Rows:
+    """Examples of which only the lengths matter."""
+
+    def __len__(self) -> int:
+        return len(LENGTHS)
+
+    def lengths(self) -> list[int]:
+        return LENGTHS
+
+
+@pytest.mark.parametrize("by_length", [False, True])
+def test_fine_tuning_sees_every_example_once_per_epoch(by_length: bool) -> None:
+    torch.manual_seed(0)
+    one, other = (_batches(Rows(), 32, by_length=by_length) for _ in range(2))  # type: ignore[arg-type]
+    for batches in (one, other):
+        assert sorted(row for batch in batches for row in batch) == list(range(500))
+        assert sorted(map(len, batches)) == [20, *[32] * 15]
+    assert one != other
+    torch.manual_seed(0)
+    assert _batches(Rows(), 32, by_length=by_length) == one  # type: ignore[arg-type]
+    padded = sum(len(batch) * max(LENGTHS[row] for row in batch) for batch in one)
+    assert (sum(LENGTHS) > 0.9 * padded) == by_length
+    longest = [max(LENGTHS[row] for row in batch) for batch in one]
+    assert longest != sorted(longest)

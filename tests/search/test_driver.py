@@ -109,6 +109,20 @@ def rich_folder(settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory
     return out
 
 
+@pytest.fixture(scope="module")
+def short_folder(settings: MakeSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished search of one trial; to be copied, not changed."""
+    out = tmp_path_factory.mktemp("short") / "run"
+    search(settings(out, trials=1))
+    return out
+
+
+@pytest.fixture
+def short(short_folder: Path, tmp_path: Path) -> Path:
+    """A copy of it, to go on with."""
+    return Path(shutil.copytree(short_folder, tmp_path / "run"))
+
+
 @pytest.fixture
 def rich(rich_folder: Path) -> Record:
     return Record.open(rich_folder)
@@ -295,11 +309,8 @@ def test_memory_is_measured_in_a_fresh_process(settings: MakeSettings, tmp_path:
         ({"greedy": Greedy(decimals=None)}, r"greedy\.decimals was 3, now None"),
     ],
 )
-def test_another_search_is_refused(
-    settings: MakeSettings, tmp_path: Path, change: dict[str, object], what: str
-) -> None:
-    first = settings(tmp_path / "run", trials=1)
-    before = search(first).trials()
+def test_another_search_is_refused(settings: MakeSettings, short: Path, change: dict[str, object], what: str) -> None:
+    first, before = settings(short, trials=1), Record.open(short).trials()
     with pytest.raises(RunError, match=rf"made by another search \({what}.*another --out"):
         search(replace(first, **change))
     assert Record.open(first.out).trials() == before
@@ -307,13 +318,13 @@ def test_another_search_is_refused(
 
 def test_another_model_or_other_data_are_refused(
     settings: MakeSettings,
+    short: Path,
     tmp_path: Path,
     model_folder: Path,
     data_folder: Path,
     make_model: Callable[..., PreTrainedModel],
 ) -> None:
-    first = settings(tmp_path / "run", trials=1)
-    search(first)
+    first = settings(short, trials=1)
     shutil.copytree(data_folder, tmp_path / "data")
     shutil.copytree(model_folder, tmp_path / "model")
     moved = replace(first, model=str(tmp_path / "model"), task=replace(first.task, data=str(tmp_path / "data")))
@@ -345,11 +356,11 @@ def test_a_folder_with_foreign_files_is_refused(settings: MakeSettings, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_a_second_search_in_the_folder_is_refused(settings: MakeSettings, tmp_path: Path) -> None:
-    record = search(settings(tmp_path / "run", trials=1))
+def test_a_second_search_in_the_folder_is_refused(settings: MakeSettings, short: Path) -> None:
+    record = Record.open(short)
     with record.locked(), pytest.raises(RunError, match=r"another search is running in .*run; wait for it"):
-        search(settings(tmp_path / "run", trials=2))
-    assert len(search(settings(tmp_path / "run", trials=2)).trials()) == 2
+        search(settings(short, trials=2))
+    assert len(search(settings(short, trials=2)).trials()) == 2
 
 
 @pytest.mark.parametrize(
@@ -516,7 +527,10 @@ def test_kill_9_loses_no_judged_trial(
     assert plans_of(fresh.trials())[:5] == plans_of(record.trials())[:5]
 
 
-def test_the_same_seed_gives_the_same_plans(settings: MakeSettings, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_plans(
+    settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paring.search.driver.measure_whole", lambda *_, **__: [])
     asked = settings(tmp_path, axes=("depth", "bits"), trials=6, sampler="random")
     one, same, other = (
         plans_of(search(replace(asked, out=tmp_path / name, seed=seed)).trials())

@@ -24,12 +24,13 @@ MENU = Palette(
 )
 
 
-@pytest.fixture
-def rich(model_folder: Path, data_folder: Path, tmp_path: Path) -> LocalWorkbench:
+@pytest.fixture(scope="module")
+def rich(model_folder: Path, data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> LocalWorkbench:
+    """One for all, so that it rounds its weights and learns their harm once."""
     settings = Settings(
         str(model_folder),
         Task("classification", str(data_folder)),
-        tmp_path,
+        tmp_path_factory.mktemp("rich"),
         axes=("bits",),
         workload=Workload(tokens=8),
         palette=MENU,

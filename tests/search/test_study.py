@@ -11,10 +11,11 @@ from paring.errors import RunError, StorageError
 from paring.profilers.memory import Memory
 from paring.profilers.profile import Profile
 from paring.profilers.timing import Latency
+from paring.search.damage import database_errors
 from paring.search.finals import measures_of
 from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
-from paring.search.study import DATABASE, Record, database_errors
+from paring.search.study import DATABASE, Record
 from paring.search.trial import Final, State, Trial
 from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments

@@ -16,7 +16,7 @@ from paring.errors import MeasurementError, ModelError, StorageError, UserError
 from paring.profilers import devices, runtimes
 from paring.profilers.devices import Device
 from paring.profilers.runtimes import Executable
-from paring.search import workbench
+from paring.search import quality, workbench
 from paring.search.cache import Cache
 from paring.search.data import Tables
 from paring.search.greedy import Ties, greedy_order
@@ -33,6 +33,14 @@ Tokenizer = PreTrainedTokenizerFast
 
 LAYERS = 4
 TUNED = Greedy("fine_tune", training=Training(epochs=1, learning_rate=3e-3, batch=16))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _rough_intervals() -> Iterator[None]:
+    """How sure a judgement is plays no part here, and takes longer than the judgement."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "_RESAMPLES", 20)
+        yield
 
 
 class CountingRuntime:
