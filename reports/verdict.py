@@ -77,7 +77,7 @@ def _costs(plan: Plan, profile: Profile) -> Iterator[str]:
         yield f"at {profile.workload}, reading fewer bytes of weights saves no more than unpacking them costs"
     if any(precision.weight_bits is None for _, _, precision in plan.precisions()):
         yield "results between Linears that are kept in 8 bits are still computed in float, and rounded on top"
-    if any(treatment.rank is not None for treatment in plan.treatments()):
+    if "factors" in ran:
         yield f"at {profile.workload}, two thin products cost as much as the one that they stand for"
     if not any(stack.dropped or any(slot.treatments.items for slot in stack.slots) for stack in plan.stacks):
         tables = "only tables were changed, which saves bytes and no products"
@@ -87,6 +87,10 @@ def _costs(plan: Plan, profile: Profile) -> Iterator[str]:
 def _why_in_float(kernel: Kernel, precisions: list[Precision]) -> str:
     """Why Linears of a precision were computed in float: this runtime has no kernel for them on this machine."""
     where = f"{kernel.asked - kernel.ran} of {kernel.asked} Linears"
+    if kernel.name == "factors":
+        return f"two thin products were measured to be no quicker than one for {where}, so they run as one"
+    if kernel.name == "decoder":
+        return f"what a decoder gives is made dense when the model is loaded, so {where} are products as before"
     if kernel.name in _IN_WORDS:
         text = f"there is no kernel here for the {_IN_WORDS[kernel.name]} of {where}, so they run in float"
         blocks = [one for one in precisions if one.has_integer_inputs and one.block != (1, None)]

@@ -236,15 +236,16 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 def _bias(linear: nn.Linear, found: Mapping[str, Tensor]) -> Tensor | None:
     """The bias of a Linear, and what is to be added to it."""
-    if linear.bias is None:
+    bias: Tensor | None = linear.bias
+    if bias is None:
         return None
-    bias = linear.bias.detach()
-    return bias + found["bias"] if "bias" in found else bias
+    return bias.detach() + found["bias"] if "bias" in found else bias.detach()
 
 
 def _embedding(weight: Tensor) -> nn.Embedding:
     """A table around this tensor, which is not copied."""
-    table = nn.Embedding(*weight.shape, device="meta")
+    count, width = weight.shape
+    table = nn.Embedding(count, width, device="meta")
     table.weight = _parameter(weight)
     return table
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from ..errors import PlanError
-from .factor_sizes import FORMS, METHODS
+from .factor_sizes import FORMS, METHODS, Form
 from .layer import Layer
 
 _TEXT = re.compile(r"([a-z_]+)-(\d+)(?:@(\S+)-(\S+))?")
@@ -39,9 +39,14 @@ class Factorisation:
                 raise PlanError(f"a group runs from a layer to a later one of its granularity, got {first} to {last}.")
 
     @property
+    def form(self) -> Form:
+        """What it is stored as."""
+        return FORMS[self.method]
+
+    @property
     def is_decoded(self) -> bool:
         """Whether rows come from a decoder that is not linear, so that there are no two factors to multiply."""
-        return FORMS[self.method] == "autoencoder"
+        return self.form == "autoencoder"
 
     @property
     def is_bounded(self) -> bool:
@@ -51,7 +56,7 @@ class Factorisation:
     @property
     def inner_size(self) -> int:
         """Columns of the first factor. The decoder of a linear autoencoder has a bias: as one column more."""
-        return self.rank + (FORMS[self.method] == "linear_autoencoder")
+        return self.rank + (self.form == "linear_autoencoder")
 
     @property
     def members(self) -> tuple[Layer, ...]:

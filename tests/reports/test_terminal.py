@@ -6,6 +6,7 @@ from rich.console import Console
 from paring.reports.front import Front, Point
 from paring.reports.tables import in_short, render
 from paring.reports.terminal import plot
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 
@@ -88,7 +89,10 @@ def test_a_plan_in_short() -> None:
         return Treatments.of({kind: Treatment(precision=Precision.parse(text)) for kind, text in bits.items()})
 
     slot = Slot(Layer(0), parts(query="w8a8", key="w8a8", value="w4-1x64"))
-    encoder = Stack("encoder", (slot, Slot(None), Slot(Layer(2), Treatments.of({"query": Treatment(rank=8)}))))
+    encoder = Stack(
+        "encoder",
+        (slot, Slot(None), Slot(Layer(2), Treatments.of({"query": Treatment(factors=Factorisation("svd", 8))}))),
+    )
     tables = parts(embeddings="w8", pooler="w8", positions="w4-1x64")
     assert in_short(Plan((encoder,), tables)) == (
         "2/3 layers (without 1), 8 on 1, w4-1x64 on 1, w8a8 on 2; tables w4-1x64 w8"

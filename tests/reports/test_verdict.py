@@ -7,6 +7,7 @@ from paring.profilers.estimates import PredictedLatency
 from paring.profilers.timing import Latency
 from paring.reports.verdict import kernels_of, verdict_of
 from paring.search.trial import Final
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 
@@ -15,11 +16,11 @@ Interval = tuple[float, float, float]
 FASTER, SAME, SLOWER = (0.4, 0.5, 0.8), (0.99, 1.03, 1.07), (1.6, 2.0, 2.5)
 
 
-def plan_with(*, dropped: bool = False, outside: str = "", rank: int | None = None, **bits: str) -> Plan:
+def plan_with(*, dropped: bool = False, outside: str = "", factors: str | None = None, **bits: str) -> Plan:
     """Two layers; kinds of Linear with a precision, all tables with another, queries with a rank."""
     parts = {kind: Treatment(precision=Precision.parse(text)) for kind, text in bits.items()}
-    if rank is not None:
-        parts["query"] = Treatment(rank=rank)
+    if factors is not None:
+        parts["query"] = Treatment(factors=Factorisation.parse(factors))
     slot = Slot(Layer(0), Treatments.of(parts))
     tables = {"embeddings": Treatment(precision=Precision.parse(outside))} if outside else {}
     return Plan((Stack("encoder", (slot, Slot(None) if dropped else Slot(Layer(1)))),), Treatments.of(tables))
@@ -58,7 +59,9 @@ REASONS = [
     (plan_with(query="w4-1x64"), "w4 1/1 Linears", "at batch 1, reading fewer bytes of weights saves no more than"),
     (plan_with(softmax="a8"), "float", "results between Linears that are kept in 8 bits are still computed in float"),
     (plan_with(outside="w8"), "float", "only tables were changed, which saves bytes and no products"),
-    (plan_with(rank=8), "float", "two thin products cost as much as the one that they stand for"),
+    (plan_with(factors="svd-8"), "factors 2/2 Linears", "two thin products cost as much as the one that they stand for"),
+    (plan_with(factors="svd-8"), "factors 0/2 Linears", "no quicker than one for 2 of 2 Linears"),
+    (plan_with(factors="autoencoder-8"), "decoder 0/2 Linears", "made dense when the model is loaded"),
     (replace(plan_with(), weights="tuned-1"), "float", "it does as many products as the original"),
     (plan_with(dropped=True), "float", "what ran of it does not show why"),
 ]  # fmt: skip
