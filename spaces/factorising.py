@@ -164,10 +164,8 @@ def stack(weights: Sequence[Tensor]) -> Tensor:
 
 
 def truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The nearest product of this rank: n x rank, and rank x m with orthonormal rows, whatever the matrix's own rank.
-
-    It comes from the eigenvectors of the smaller square, which is far quicker than a whole SVD.
-    """
+    """The nearest product of this rank: n x rank, and rank x m with orthonormal rows, whatever its own rank is."""
+    # From the eigenvectors of the smaller square, which is far quicker than a whole SVD.
     if len(matrix) < matrix.shape[1]:
         basis = matrix.t() @ torch.linalg.eigh(matrix @ matrix.t()).eigenvectors[:, -rank:]
         basis = torch.linalg.qr(basis).Q
@@ -203,8 +201,8 @@ def metric_of_words(seen: WordsSeen) -> Metric:
 def harms(weight: Tensor, metric: Metric) -> Tensor:
     """What a weight's best products of every rank cost: those of rank 0, 1, up to its smaller side, float64.
 
-    With the metric of "sensitivity" that is, to first order, the squared change of the centred logits, mean over
-    answers, as `sensitivity.py` predicts it of rounding; so harms of several parts may be compared and added up.
+    With the metric of "sensitivity" these are squared changes of the centred logits, mean over answers, as
+    `sensitivity.py` predicts of rounding; harms of several parts may be compared and added up.
     """
     turned = metric.turned(weight, torch.linalg.cholesky(metric.inputs))
     square = turned @ turned.t() if len(turned) < turned.shape[1] else turned.t() @ turned
@@ -214,7 +212,7 @@ def harms(weight: Tensor, metric: Metric) -> Tensor:
 
 def _spread(moment: Tensor, share: float) -> Tensor:
     """The same trace, a share of it in all directions alike; the identity where nothing was seen."""
-    mean, identity = float(moment.diagonal().mean()), torch.eye(len(moment), dtype=moment.dtype)
+    mean, identity = float(moment.diagonal().mean()), torch.eye(len(moment)).double()
     return (1 - share) * moment + share * mean * identity if mean > 0 else identity
 
 
@@ -240,12 +238,13 @@ def _least(weights: Sequence[Tensor], metrics: Sequence[Metric], rank: int) -> t
     lefts = _best_lefts(weights, metrics, right)
     if len(weights) == 1:
         return lefts, right
-    error = _total(weights, metrics, lefts, right)
+    error = float("inf")
     for _ in range(_ROUNDS):
         right = _better_right(weights, metrics, lefts, right)
         lefts = _best_lefts(weights, metrics, right)
-        before, error = error, _total(weights, metrics, lefts, right)
-        if before - error <= _STOP * before:
+        changes = (weight - left @ right for weight, left in zip(weights, lefts, strict=True))
+        before, error = error, sum(metric.error(change) for metric, change in zip(metrics, changes, strict=True))
+        if error > (1 - _STOP) * before:
             break
     return lefts, right
 
@@ -292,13 +291,6 @@ def _better_right(
         product, before = (residual * ready).sum(), product
         direction = ready + product / before * direction
     return right
-
-
-def _total(weights: Sequence[Tensor], metrics: Sequence[Metric], lefts: Sequence[Tensor], right: Tensor) -> float:
-    """The error of all matrices."""
-    return sum(
-        metric.error(weight - left @ right) for weight, metric, left in zip(weights, metrics, lefts, strict=True)
-    )
 
 
 def _balanced(lefts: Sequence[Tensor], right: Tensor) -> tuple[list[Tensor], Tensor]:
