@@ -9,10 +9,12 @@ together: `separated`, `concatenated` (one factor or decoder for all), `allocate
 layers by predicted harm, at the numbers that equal ranks would have) or `budgeted` (the same over all kinds together).
 Autoencoders are trained the paper's way; `latents` are fitted to the answers, and `--steps` is for them. Ratios are of
 the numbers of the replaced Linears, side data counted. Calibration uses 256 rows of the training split; validation and
-test are judged, in bfloat16 where that is asked for, and nothing is chosen by them.
+test are judged, in bfloat16 where that is asked for, and nothing is chosen by them. With `--add`, rows are added to
+those that the file of this name has.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -23,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import keep
+from results import FOLDER, keep
 from torch import Tensor, nn
 
 from paring.search.opening import open_workbench
@@ -114,10 +116,8 @@ class Factored:
         if method in AUTOENCODER_METHODS:
             found = train_autoencoder(method, weights, size, AutoencoderTraining(seed=seed))
         elif method == "latents":
-            # A tall stack has more rows to go through.
-            steps = self._steps * max(1, round(rows / 2304))
             means = [own.mean if biased else None for own in seen]
-            metrics, training = [self._metric(name) for name in names], LatentTraining(steps=steps, seed=seed)
+            metrics, training = [self._metric(name) for name in names], LatentTraining(steps=self._steps, seed=seed)
             found = fit_latents(weights, size, metrics, training, means=means)
         else:
             found = factorise(method, weights, size, seen, move_bias=biased)
@@ -151,7 +151,8 @@ class Factored:
 
 def rows(case: Factored, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The float model, then one row per ratio, way, seed and set of kinds."""
-    yield {"kinds": "none", "method": "float", "stacking": "", "ratio": 1.0, "stored": 1.0, **case.scores()}
+    if not arguments.add:
+        yield {"kinds": "none", "method": "float", "stacking": "", "ratio": 1.0, "stored": 1.0, **case.scores()}
     for ratio in map(float, arguments.ratios.split(",")):
         for way in arguments.ways.split(","):
             method, stacking = way.split("-")
@@ -226,6 +227,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--bfloat16", action="store_true")
+    parser.add_argument("--add", action="store_true")
     arguments = parser.parse_args()
     started = time.monotonic()
     torch.set_num_threads(1)
@@ -233,8 +235,11 @@ def main() -> None:
         task = Task(arguments.task, arguments.data, arguments.metric, limit=arguments.limit)
         case = Factored(task, arguments.model, Path(scratch), steps=arguments.steps, bfloat16=arguments.bfloat16)
         found = list(rows(case, arguments))
-    seconds = round(time.monotonic() - started)
-    keep(f"offline_factors_{arguments.name}", found, metric=case.bench.metric, seconds=seconds)
+    seconds, name = round(time.monotonic() - started), f"offline_factors_{arguments.name}"
+    if arguments.add:
+        known = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf8"))
+        found, seconds = known["rows"] + found, known["seconds"] + seconds
+    keep(name, found, metric=case.bench.metric, seconds=seconds)
 
 
 if __name__ == "__main__":

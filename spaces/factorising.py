@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import PlanError, SettingError
 from .blocks import check_finite
 from .factor_sizes import FORMS, check_size
-from .seen import Seen
+from .seen import Seen, WordsSeen
 
 TWO_FACTOR_METHODS = tuple(name for name, form in FORMS.items() if form == "two_factors")
 # Methods that need to know what calibration shows.
@@ -55,7 +55,7 @@ class Metric:
 
     Attributes:
         inputs: in x in, symmetric, positive definite, float64.
-        outputs: out x out, the same; None for the identity.
+        outputs: out x out, the same; or, where it is diagonal, out; None for the identity.
     """
 
     inputs: Tensor
@@ -64,8 +64,22 @@ class Metric:
     def error(self, change: Tensor) -> float:
         """Of a change of the weight, out x in."""
         change = change.double()
-        left = change if self.outputs is None else self.outputs @ change
-        return float((left * (change @ self.inputs)).sum())
+        return float((self.weigh(change) * (change @ self.inputs)).sum())
+
+    def weigh(self, rows: Tensor) -> Tensor:
+        """Rows, out x anything, times the metric of the outputs."""
+        if self.outputs is None:
+            return rows
+        return self.outputs @ rows if self.outputs.dim() == 2 else self.outputs.unsqueeze(1) * rows
+
+    def turned(self, weight: Tensor, inputs: Tensor) -> Tensor:
+        """A weight in coordinates in which the sum of its squares is its error; `inputs` is a root of that metric."""
+        rows = weight.detach().double() @ inputs
+        if self.outputs is None:
+            return rows
+        if self.outputs.dim() == 1:
+            return self.outputs.sqrt().unsqueeze(1) * rows
+        return torch.linalg.cholesky(self.outputs).t() @ rows
 
 
 def factorise(
@@ -117,6 +131,24 @@ def factorise(
     return TwoFactors(tuple(left.float() for left in lefts), right.float(), tuple(changes))
 
 
+def factorise_words(table: Tensor, rank: int, metric: Metric) -> TwoFactors:
+    """Factorises a table of words by what errors of its rows cost.
+
+    Args:
+        table: words x width.
+        rank: of the product.
+        metric: as `metric_of_words` finds it.
+
+    Raises:
+        SettingError: if the rank is not from 1 to the smaller side of the table.
+        PlanError: if the table is not finite.
+    """
+    weight = stack([table])
+    check_size("sensitivity", len(weight), weight.shape[1], rank)
+    lefts, right = _balanced(*_least([weight], [metric], rank))
+    return TwoFactors((lefts[0].float(),), right.float(), (None,))
+
+
 def stack(weights: Sequence[Tensor]) -> Tensor:
     """The weights above each other, float64.
 
@@ -132,10 +164,8 @@ def stack(weights: Sequence[Tensor]) -> Tensor:
 
 
 def truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The nearest product of this rank: n x rank, and rank x m with orthonormal rows, whatever the matrix's own rank.
-
-    It comes from the eigenvectors of the smaller square, which is far quicker than a whole SVD.
-    """
+    """The nearest product of this rank: n x rank, and rank x m with orthonormal rows, whatever its own rank is."""
+    # From the eigenvectors of the smaller square, which is far quicker than a whole SVD.
     if len(matrix) < matrix.shape[1]:
         basis = matrix.t() @ torch.linalg.eigh(matrix @ matrix.t()).eigenvectors[:, -rank:]
         basis = torch.linalg.qr(basis).Q
@@ -160,15 +190,21 @@ def metric_of(method: str, seen: Seen, *, centred: bool) -> Metric:
     return Metric(_spread(inputs, _SPREAD_INPUTS), outputs)
 
 
+def metric_of_words(seen: WordsSeen) -> Metric:
+    """What an error of a table of words costs: rows as often as words come up, columns by what answers make of them.
+
+    Every word counts once more than it came up, since others will.
+    """
+    return Metric(_spread(seen.gradient / seen.counts.sum(), _SPREAD_INPUTS), (seen.counts + 1) / seen.answers)
+
+
 def harms(weight: Tensor, metric: Metric) -> Tensor:
     """What a weight's best products of every rank cost: those of rank 0, 1, up to its smaller side, float64.
 
-    With the metric of "sensitivity" that is, to first order, the squared change of the centred logits, mean over
-    answers, as `sensitivity.py` predicts it of rounding; so harms of several parts may be compared and added up.
+    With the metric of "sensitivity" these are squared changes of the centred logits, mean over answers, as
+    `sensitivity.py` predicts of rounding; harms of several parts may be compared and added up.
     """
-    turned = weight.detach().double() @ torch.linalg.cholesky(metric.inputs)
-    if metric.outputs is not None:
-        turned = torch.linalg.cholesky(metric.outputs).t() @ turned
+    turned = metric.turned(weight, torch.linalg.cholesky(metric.inputs))
     square = turned @ turned.t() if len(turned) < turned.shape[1] else turned.t() @ turned
     values = torch.linalg.eigvalsh(square).clamp_min(0)
     return torch.cat([values.new_zeros(1), values.cumsum(0)]).flip(0)
@@ -176,7 +212,7 @@ def harms(weight: Tensor, metric: Metric) -> Tensor:
 
 def _spread(moment: Tensor, share: float) -> Tensor:
     """The same trace, a share of it in all directions alike; the identity where nothing was seen."""
-    mean, identity = float(moment.diagonal().mean()), torch.eye(len(moment), dtype=moment.dtype)
+    mean, identity = float(moment.diagonal().mean()), torch.eye(len(moment)).double()
     return (1 - share) * moment + share * mean * identity if mean > 0 else identity
 
 
@@ -196,21 +232,19 @@ def _least(weights: Sequence[Tensor], metrics: Sequence[Metric], rank: int) -> t
     """Lefts and the right of least error: closed for one weight, in turns for several."""
     shared = sum((metric.inputs for metric in metrics[1:]), metrics[0].inputs) / len(metrics)
     factor = torch.linalg.cholesky(shared)
-    tops = [None if metric.outputs is None else torch.linalg.cholesky(metric.outputs) for metric in metrics]
-    rows = [
-        weight @ factor if top is None else top.t() @ weight @ factor for weight, top in zip(weights, tops, strict=True)
-    ]
+    rows = [metric.turned(weight, factor) for weight, metric in zip(weights, metrics, strict=True)]
     _, basis = truncated(torch.cat(rows), rank)
     right = torch.linalg.solve_triangular(factor, basis, upper=False, left=False)
     lefts = _best_lefts(weights, metrics, right)
     if len(weights) == 1:
         return lefts, right
-    error = _total(weights, metrics, lefts, right)
+    error = float("inf")
     for _ in range(_ROUNDS):
         right = _better_right(weights, metrics, lefts, right)
         lefts = _best_lefts(weights, metrics, right)
-        before, error = error, _total(weights, metrics, lefts, right)
-        if before - error <= _STOP * before:
+        changes = (weight - left @ right for weight, left in zip(weights, lefts, strict=True))
+        before, error = error, sum(metric.error(change) for metric, change in zip(metrics, changes, strict=True))
+        if error > (1 - _STOP) * before:
             break
     return lefts, right
 
@@ -228,9 +262,7 @@ def _better_right(
     weights: Sequence[Tensor], metrics: Sequence[Metric], lefts: Sequence[Tensor], right: Tensor
 ) -> Tensor:
     """A right of less error for these lefts: conjugate gradients, as preconditioned as if all inputs were alike."""
-    pulled = [
-        left if metric.outputs is None else metric.outputs @ left for left, metric in zip(lefts, metrics, strict=True)
-    ]
+    pulled = [metric.weigh(left) for left, metric in zip(lefts, metrics, strict=True)]
     squares = [left.t() @ own for left, own in zip(lefts, pulled, strict=True)]
     inner = sum(squares[1:], squares[0])
     # Lefts of weights of a lower rank than asked for have columns of nought.
@@ -259,13 +291,6 @@ def _better_right(
         product, before = (residual * ready).sum(), product
         direction = ready + product / before * direction
     return right
-
-
-def _total(weights: Sequence[Tensor], metrics: Sequence[Metric], lefts: Sequence[Tensor], right: Tensor) -> float:
-    """The error of all matrices."""
-    return sum(
-        metric.error(weight - left @ right) for weight, metric, left in zip(weights, metrics, lefts, strict=True)
-    )
 
 
 def _balanced(lefts: Sequence[Tensor], right: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -91,7 +91,7 @@ class _Problem:
         self.weights, self.metrics = [weight.detach().double() for weight in weights], metrics
         importances = torch.stack(
             [
-                torch.ones(len(weight), dtype=torch.float64) if metric.outputs is None else metric.outputs.diagonal()
+                torch.ones(len(weight), dtype=torch.float64) if metric.outputs is None else _diagonal(metric.outputs)
                 for weight, metric in zip(self.weights, metrics, strict=True)
             ]
         )
@@ -197,6 +197,10 @@ def _step_rows(rows: Tensor, gradient: Tensor, chosen: Tensor, kept: tuple[Tenso
         done = steps[chosen].view(1, -1, 1)
         mean, square = first[:, chosen] / (1 - 0.9**done), second[:, chosen] / (1 - 0.999**done)
         rows[:, chosen] -= rate * mean / (square.sqrt() + 1e-8)
+
+
+def _diagonal(outputs: Tensor) -> Tensor:
+    return outputs if outputs.dim() == 1 else outputs.diagonal()
 
 
 def _decoded(latents: Tensor, decoder: nn.ModuleList) -> Tensor:

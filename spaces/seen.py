@@ -7,6 +7,7 @@ taken per prediction, so that the squared gradient is, in the mean, that of all 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,9 @@ from .workbench import Inputs, Material, Workbench
 
 _NO_LABEL = -100
 
+Part = TypeVar("Part", bound=nn.Module)
 # Name of a part, the part, its inputs, and its output or the gradient at it.
-Calls = list[tuple[str, nn.Linear, Tensor, Tensor]]
+Calls = list[tuple[str, Part, Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,21 @@ class Seen:
     def to_material(self) -> Mapping[str, Tensor]:
         """Field -> its sum, as `Workbench.remember` keeps it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class WordsSeen:
+    """What calibration shows of a table of words; all float64.
+
+    Attributes:
+        answers: predictions that were made; no dimensions.
+        counts: how often each word comes up where the answers depend on it; words.
+        gradient: g g^T added up, for gradients g at what was looked up, as the table holds it; width x width.
+    """
+
+    answers: Tensor
+    counts: Tensor
+    gradient: Tensor
 
 
 def seen_of(material: Material) -> dict[str, Seen]:
@@ -87,11 +104,42 @@ def look_at(model: nn.Module, parts: Mapping[str, nn.Linear], bench: Workbench) 
     return found
 
 
-def _traced(model: nn.Module, parts: Mapping[str, nn.Linear], batch: Inputs, seed: int) -> tuple[Calls, Tensor]:
-    """Every call of every part in a batch, with the gradient of a random direction of the answers; their number."""
-    calls: Calls = []
+def look_at_words(model: nn.Module, table: Tensor, bench: Workbench) -> WordsSeen:
+    """Runs the calibration batches forwards and backwards, and adds up what became of the words.
 
-    def look(name: str, part: nn.Linear, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    Args:
+        model: in evaluation mode.
+        table: words x width, the weight of one or more `nn.Embedding` of the model. What else holds it, such as a tied
+            output, is not looked at.
+        bench: whose batches are run.
+
+    Raises:
+        PlanError: if the batches do not run, no answer depends on a word, or answers are not finite.
+    """
+    lookups = {
+        name: part for name, part in model.named_modules() if isinstance(part, nn.Embedding) and part.weight is table
+    }
+    answers, counts = torch.zeros((), dtype=torch.float64), torch.zeros(len(table), dtype=torch.float64)
+    gradient = torch.zeros(table.shape[1], table.shape[1], dtype=torch.float64)
+    for seed, batch in enumerate(bench.calibration()):
+        calls, fresh = _traced(model, lookups, batch, seed)
+        answers = answers + fresh
+        for _, part, words, found in calls:
+            # Some families hand out their words times a number.
+            pulls = found.flatten(0, -2) * float(getattr(part, "embed_scale", 1.0))
+            depends = pulls.abs().amax(1) > 0
+            counts += torch.bincount(words.flatten()[depends], minlength=len(table))
+            gradient += (pulls.t() @ pulls).double()
+    if not float(counts.sum()):
+        raise PlanError("no answer to the calibration batches depends on a word of the table.")
+    return WordsSeen(answers, counts, gradient)
+
+
+def _traced(model: nn.Module, parts: Mapping[str, Part], batch: Inputs, seed: int) -> tuple[Calls[Part], Tensor]:
+    """Every call of every part in a batch, with the gradient of a random direction of the answers; their number."""
+    calls: Calls[Part] = []
+
+    def look(name: str, part: Part, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         # From here on gradients are wanted, whether or not anything before was trainable.
         output = output if output.requires_grad else output.detach().requires_grad_()
         calls.append((name, part, inputs[0].detach(), output))

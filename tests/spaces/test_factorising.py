@@ -7,8 +7,16 @@ import torch
 from torch import Tensor
 
 from paring.errors import PlanError, SettingError
-from paring.spaces.factorising import TWO_FACTOR_METHODS, Metric, factorise, harms, metric_of
-from paring.spaces.seen import Seen
+from paring.spaces.factorising import (
+    TWO_FACTOR_METHODS,
+    Metric,
+    factorise,
+    factorise_words,
+    harms,
+    metric_of,
+    metric_of_words,
+)
+from paring.spaces.seen import Seen, WordsSeen
 
 SHAPES = [(30, 20), (20, 30)]
 
@@ -218,3 +226,24 @@ def test_harms_predict_the_change_of_answers_that_random_errors_lead_to() -> Non
     alike = replace(shown, moment=flat, total=torch.zeros(20).double(), gradient=torch.eye(24).double() * 3)
     predicted = metric_of("sensitivity", alike, centred=True).error(error)
     assert predicted == pytest.approx(3 / 80 * float(error.square().sum()), rel=1e-6)
+
+
+def test_a_table_of_words_errs_least_where_words_are_frequent_and_answers_mind() -> None:
+    table, counts = normal(60, 12), torch.arange(60).double() % 7
+    pulls = normal(200, 12, seed=3).double() * torch.logspace(-2, 0, 12, dtype=torch.float64)
+    metric = metric_of_words(WordsSeen(torch.tensor(50.0).double(), counts, pulls.T @ pulls))
+    found, plain = factorise_words(table, 4, metric), factorise("svd", [table], 4)
+    assert metric.error(table - found.dense()[0]) < 0.7 * metric.error(table - plain.dense()[0])
+    assert float(harms(table, metric)[4]) == pytest.approx(metric.error(table - found.dense()[0]), rel=1e-4)
+    assert torch.allclose(factorise_words(table, 12, metric).dense()[0], table, atol=1e-4)
+    with pytest.raises(SettingError, match="from 1 to 12"):
+        factorise_words(table, 13, metric)
+
+
+def test_a_diagonal_metric_of_outputs_is_that_matrix() -> None:
+    weight, other = normal(6, 5), normal(6, 5, seed=1).double()
+    inputs, importance = torch.eye(5).double() + 0.5, torch.rand(6, generator=torch.Generator().manual_seed(0)).double()
+    short, whole = Metric(inputs, importance), Metric(inputs, torch.diag(importance))
+    assert short.error(weight) == pytest.approx(whole.error(weight))
+    assert torch.allclose(short.weigh(other), whole.weigh(other))
+    assert torch.allclose(harms(weight, short), harms(weight, whole))

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from paring.errors import PlanError
 from paring.spaces.calibration import input_moments, standing_linears
-from paring.spaces.seen import Seen, look_at, seen_of
+from paring.spaces.seen import Seen, look_at, look_at_words, seen_of
 from paring.spaces.workbench import Workbench
 
 
@@ -131,3 +131,36 @@ def test_a_model_that_computes_nan_is_refused(bert: tuple[Workbench, nn.Module, 
         parts["encoder.1.value"].weight[0, 0] = float("nan")
     with pytest.raises(PlanError, match="not finite: it computes NaN"):
         look_at(model, parts, bench)
+
+
+def test_words_are_counted_where_answers_depend_on_them(
+    make_model: Callable[..., PreTrainedModel], make_bench: Callable[[PreTrainedModel], Workbench]
+) -> None:
+    bench = make_bench(make_model("bert"))
+    model = bench.build(bench.anatomy.identity())
+    table = model.get_submodule(bench.anatomy.outside["embeddings"]).weight
+    batches = bench.calibration()
+    counts = sum(torch.bincount(batch["input_ids"].flatten(), minlength=64) for batch in batches)
+    found = look_at_words(model, table, bench)
+    assert torch.equal(found.counts, counts.double()) and float(found.answers) == sum(
+        len(b["input_ids"]) for b in batches
+    )
+    assert float(torch.linalg.eigvalsh(found.gradient).min()) > -1e-6 and found.gradient.shape == (32, 32)
+    padded = [{name: nn.functional.pad(tensor, (0, 5)) for name, tensor in batch.items()} for batch in batches]
+    bench.calibration = lambda: padded  # type: ignore[method-assign]
+    assert torch.equal(look_at_words(model, table, bench).counts, found.counts)
+
+
+def test_a_shared_table_is_looked_at_in_both_stacks(
+    make_model: Callable[..., PreTrainedModel], make_bench: Callable[[PreTrainedModel], Workbench]
+) -> None:
+    bench = make_bench(make_model("mbart", layers=2))
+    model = bench.build(bench.anatomy.identity())
+    found = look_at_words(model, model.get_input_embeddings().weight, bench)
+    assert float(found.counts.sum()) == sum(2 * batch["input_ids"].numel() for batch in bench.calibration())
+
+
+def test_a_table_nobody_looks_at_is_refused(bert: tuple[Workbench, nn.Module, dict[str, nn.Linear]]) -> None:
+    bench, model, _ = bert
+    with pytest.raises(PlanError, match="depends on a word"):
+        look_at_words(model, torch.zeros(5, 3), bench)
