@@ -79,7 +79,8 @@ class Metric:
             return rows
         if self.outputs.dim() == 1:
             return self.outputs.sqrt().unsqueeze(1) * rows
-        return torch.linalg.cholesky(self.outputs).t() @ rows
+        turned: Tensor = torch.linalg.cholesky(self.outputs).t() @ rows
+        return turned
 
 
 def factorise(

@@ -119,9 +119,12 @@ def _learn_table(home: Plan, place: str, together: Sequence[Factorisation], benc
     seen: list[Seen] = []
     if together[0].method in SEEING_METHODS:
         # A word has no input but itself: what calibration shows of it is how often it comes up.
-        is_table = isinstance(part, nn.Embedding)
-        seen = [_words_seen(model, part, bench)] if is_table else list(look_at(model, {place: part}, bench).values())
-    fitting, found = Fitting({place: part}, seen, bench.anatomy.factoring, None), {}
+        if isinstance(part, nn.Embedding):
+            seen = [_words_seen(model, part, bench)]
+        else:
+            seen = list(look_at(model, {place: part}, bench).values())
+    fitting = Fitting({place: part}, seen, bench.anatomy.factoring, None)
+    found: dict[str, Mapping[str, Tensor]] = {}
     for number, factors in enumerate(together):
         found.update(fitting.fit(factors, _teller(bench, number, len(together), f"{place} {factors}")))
     return found
