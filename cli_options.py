@@ -110,7 +110,8 @@ IsolateWorkloadMemory = Annotated[
 # As `Palette` has them; written here too so that asking for help need not load it.
 PRECISIONS, TABLE_PRECISIONS = "w8a8,w4a8-64x64-pow2", "w8,w4-1x64,w3-1x64"
 # As `Factoring` has them.
-FACTORS = TABLE_FACTORS = "activation-1.5,activation-2,activation-3"
+TABLE_FACTORS = "sensitivity-1.5,sensitivity-2,sensitivity-3"
+FACTORS = f"{TABLE_FACTORS},sensitivity-5"
 
 
 class InterruptedByUserError(ParingError):

@@ -80,15 +80,15 @@ class Factoring:
 
     Attributes:
         linears: for the Linears of the layers, by kind and group of layers.
-        tables: for tables of words.
+        tables: for tables of words, where "fisher", "activation" and "sensitivity" are one method.
         group: how many layers, as the original counts them, share a choice, and a factor where they are concatenated;
             None for all of a stack.
         training: of autoencoders.
         latents: how the method of that name fits them.
     """
 
-    linears: tuple[Way, ...] = tuple(Way("activation", ratio) for ratio in (1.5, 2.0, 3.0))
-    tables: tuple[Way, ...] = tuple(Way("activation", ratio) for ratio in (1.5, 2.0, 3.0))
+    linears: tuple[Way, ...] = tuple(Way("sensitivity", ratio) for ratio in (1.5, 2.0, 3.0, 5.0))
+    tables: tuple[Way, ...] = tuple(Way("sensitivity", ratio) for ratio in (1.5, 2.0, 3.0))
     group: int | None = None
     training: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     latents: LatentTraining = field(default_factory=LatentTraining)

@@ -9,10 +9,10 @@ from .autoencoders import Decoded, Report, folded, train_autoencoder
 from .factoring import Factoring
 from .factorisation import Factorisation
 from .factorising import SEEING_METHODS as _SEEING_FACTORS
-from .factorising import TwoFactors, factorise, metric_of
+from .factorising import TwoFactors, factorise, factorise_words, metric_of, metric_of_words
 from .heldout import HeldOut
 from .latents import fit_latents
-from .seen import Seen
+from .seen import Seen, WordsSeen
 from .workbench import Material
 
 # What parts that were stacked have in common is written under this name.
@@ -30,12 +30,14 @@ class Fitting:
         seen: what calibration shows of each of them; nothing where the method does not ask for it.
         factoring: how autoencoders are trained.
         held_out: what the best state of a training is chosen by; None for its loss.
+        words: in place of `seen`, what calibration shows of a table.
     """
 
     parts: Mapping[str, nn.Linear | nn.Embedding]
     seen: Sequence[Seen]
     factoring: Factoring
     held_out: HeldOut | None
+    words: WordsSeen | None = None
 
     def fit(self, factors: Factorisation, report: Report) -> Material:
         """Finds the factors.
@@ -65,10 +67,9 @@ class Fitting:
         return all(getattr(part, "bias", None) is not None for part in self.parts.values())
 
     def _solved(self, factors: Factorisation) -> TwoFactors:
-        method = factors.method
-        if method in SEEING_METHODS and any(isinstance(part, nn.Embedding) for part in self.parts.values()):
-            method = "fisher"  # rows that come up more often weigh more
-        return factorise(method, self._weights, factors.rank, self.seen, move_bias=self._biased)
+        if self.words is not None:
+            return factorise_words(self._weights[0], factors.rank, metric_of_words(self.words))
+        return factorise(factors.method, self._weights, factors.rank, self.seen, move_bias=self._biased)
 
     def _trained(self, factors: Factorisation, report: Report) -> Decoded:
         training = self.factoring.training

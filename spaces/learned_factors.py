@@ -2,21 +2,19 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from functools import cache, partial
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
 from .autoencoders import Report
-from .calibration import standing_linears, watch
+from .calibration import standing_linears
 from .factorisation import Factorisation
 from .fitting import SEEING_METHODS, SHARED, Fitting
 from .heldout import HeldOut
 from .homes import home_of
 from .plan import Layer, Plan
-from .seen import Seen, look_at
+from .seen import look_at, look_at_words
 from .workbench import Material, Workbench
 
 _VERSION = 1
@@ -116,14 +114,14 @@ def _learn_table(home: Plan, place: str, together: Sequence[Factorisation], benc
     model = bench.build(home)
     part = model.get_submodule(bench.anatomy.outside[place.partition(".")[2]])
     assert isinstance(part, nn.Embedding | nn.Linear)
-    seen: list[Seen] = []
-    if together[0].method in SEEING_METHODS:
-        # A word has no input but itself: what calibration shows of it is how often it comes up.
-        if isinstance(part, nn.Embedding):
-            seen = [_words_seen(model, part, bench)]
-        else:
-            seen = list(look_at(model, {place: part}, bench).values())
-    fitting = Fitting({place: part}, seen, bench.anatomy.factoring, None)
+    sees, factoring = together[0].method in SEEING_METHODS, bench.anatomy.factoring
+    if isinstance(part, nn.Embedding):
+        words = look_at_words(model, part.weight, bench) if sees else None
+        fitting = Fitting({place: part}, [], factoring, None, words)
+    else:
+        fitting = Fitting(
+            {place: part}, list(look_at(model, {place: part}, bench).values()) if sees else [], factoring, None
+        )
     found: dict[str, Mapping[str, Tensor]] = {}
     for number, factors in enumerate(together):
         found.update(fitting.fit(factors, _teller(bench, number, len(together), f"{place} {factors}")))
@@ -132,21 +130,6 @@ def _learn_table(home: Plan, place: str, together: Sequence[Factorisation], benc
 
 def _is_learned(layer: Layer, factors: Factorisation) -> bool:
     return factors.group is None or layer in factors.members
-
-
-def _words_seen(model: nn.Module, table: nn.Embedding, bench: Workbench) -> Seen:
-    """How often each word comes up, as the weight of its row; once more than it does, since others will come up too."""
-    holders = {name: part for name, part in model.named_modules() if getattr(part, "weight", None) is table.weight}
-    lookups = {name: part for name, part in holders.items() if isinstance(part, nn.Embedding)}
-    counts = torch.ones(table.num_embeddings, dtype=torch.float64)
-
-    def look(_: str, ids: Tensor) -> None:
-        counts.add_(torch.bincount(ids.flatten(), minlength=len(counts)))
-
-    # Of several that hold one table, some are there for the name's sake.
-    watch(model, lookups, bench, look, all_run=False)
-    nothing = torch.zeros((), dtype=torch.float64)
-    return Seen(**{**{field.name: nothing for field in fields(Seen)}, "fisher": counts})
 
 
 def _teller(bench: Workbench, number: int, of: int, what: str) -> Report:
