@@ -32,6 +32,7 @@ _REFERENCE = "reference_seconds"
 _NOISE = "noise"
 _FINAL = "final:"
 _PREDICTION = "prediction"
+_NAIVE = "naive"
 
 
 class Record:
@@ -181,6 +182,16 @@ class Record:
             self._study.set_user_attr(name, None)
         for name, value in fresh.items():
             self._study.set_user_attr(name, value)
+
+    @property
+    def naive(self) -> dict[str, str]:
+        """Name of a naive plan -> fingerprint of its final; empty in runs from before there were any."""
+        found: dict[str, str] = self._study.user_attrs.get(_NAIVE) or {}
+        return dict(found)
+
+    def set_naive(self, fingerprints: Mapping[str, str]) -> None:
+        """Keeps which of the finals are naive plans, measured to compare the front with."""
+        self._study.set_user_attr(_NAIVE, dict(fingerprints))
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Begins to search, or to search on; call it while the folder is locked.
