@@ -1,7 +1,7 @@
 """What each axis gave: the search's own trials, counted again without those that used the axis.
 
-It needs no further search, and so it flatters every axis: a search that had left one out would have spent all its trials
-on the others. The page says so.
+It needs no further search, and so it says at most what an axis gave: a search that had left it out would have spent all
+its trials on the others, and found more. The page says so.
 """
 
 from collections.abc import Collection, Sequence
@@ -58,9 +58,7 @@ def ablation(trials: Sequence[Trial], baseline: Point, axes: Sequence[str], fron
     return [_of_axes(chosen, title, judged, baseline, front) for chosen, title in subsets.items()]
 
 
-def _of_axes(
-    axes: tuple[str, ...], title: str, judged: Sequence[Trial], baseline: Point, front: Front
-) -> Ablated:
+def _of_axes(axes: tuple[str, ...], title: str, judged: Sequence[Trial], baseline: Point, front: Front) -> Ablated:
     points = [trial_point(trial) for trial in judged if trial.plan is not None and changed_axes(trial.plan) <= {*axes}]
     found = front_among(points, baseline, front.objectives, front.budget)
     try:

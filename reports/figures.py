@@ -115,7 +115,18 @@ def ablation_rows(found: Sequence[Ablated], baseline: Point) -> list[Row]:
         found: by `ablation.ablation`.
         baseline: the original on the search split.
     """
-    columns = ("plan", "fingerprint", "quality", "drop", "latency_ms", "speedup", "memory_mb", "size_mb", "size_ratio")
+    columns = (
+        "plan",
+        "fingerprint",
+        "is_baseline",
+        "size_ratio",
+        "quality",
+        "drop",
+        "latency_ms",
+        "speedup",
+        "memory_mb",
+        "size_mb",
+    )
     rows = []
     for one in found:
         best = dict.fromkeys(columns) if one.best is None else row_of(one.best, baseline)

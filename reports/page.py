@@ -69,7 +69,9 @@ def write_side_by_side(records: Sequence[Record], page: Path) -> Path:
     if len(set(folders)) < len(folders):
         raise SettingError("each run is given once; leave out those that are repeated.")
     if page.is_dir() or not page.resolve().parent.is_dir():
-        raise SettingError(f"the page is a file in a folder that exists, got {page}; give for instance --out both.html.")
+        raise SettingError(
+            f"the page is a file in a folder that exists, got {page}; give for instance --out both.html."
+        )
     text = render_page(_stories(records))
     with writing(page.resolve().parent):
         replace_file(page, text)
@@ -118,6 +120,7 @@ def _told(story: Story) -> dict[str, Any]:
         "dates": dates(story.record),
         "noise": story.record.noise,
         "prediction": story.record.prediction,
+        "is_predicted": any(row.get("predicted") for row in story.data["trials"]),
         "mean_error": mean_error(story),
         "gap": gap(front),
         "doubts": doubts(story.record),
@@ -132,7 +135,7 @@ def _carried(story: Story) -> dict[str, Any]:
 
 
 def by_column(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    """Rows as the names of all their columns, and lists of values in that order; None where a row has no such column."""
+    """Rows as the names of all their columns, and lists of values in that order, None where a row has none."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     return {"columns": columns, "rows": [[row.get(name) for name in columns] for row in rows]}
 

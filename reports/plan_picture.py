@@ -4,6 +4,7 @@ The page carries thousands of plans, so what many share (kinds, treatments) is w
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ..spaces.families import FAMILIES
@@ -137,7 +138,7 @@ def _spans(slots: Sequence[Slot], layers: int) -> list[tuple[int, int]]:
         after = next((slot.layer.originals.start for slot in rest if slot.layer is not None), layers)
         start = spans[-1][1] if spans else 0
         edges = [start + (after - start) * count // dropped for count in range(dropped + 1)]
-        spans += list(zip(edges, edges[1:], strict=False))
+        spans += pairwise(edges)
     return spans
 
 

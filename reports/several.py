@@ -21,8 +21,8 @@ def labels(records: Sequence[Record]) -> list[str]:
     devices = [identity["device"] for identity in identities]
     models = [Path(record.settings["sources"]["model"]).name for record in records]
     folders = [brief(str(record.folder.resolve())) for record in records]
-    for parts in ((runtimes, processors), (runtimes, devices, processors), (models, runtimes, processors), (folders,)):
-        found = [", ".join(part for part in one if part) for one in zip(*parts, strict=True)]
+    for parts in ((runtimes, processors), (runtimes, devices), (models, runtimes, processors), (folders,)):
+        found = [" on ".join(part for part in one if part) for one in zip(*parts, strict=True)]
         if len(set(found)) == len(found):
             return found
     return [f"{number}: {folder}" for number, folder in enumerate(folders, 1)]
@@ -84,7 +84,7 @@ def _elsewhere(story: Story, stories: Sequence[Story]) -> list[Row]:
 def _words(stories: Sequence[Story], elsewhere: Sequence[Row]) -> list[str]:
     picks = {story.label: story.answer.fingerprint for story in stories}
     without = [label for label, name in picks.items() if name is None]
-    words = [f"{label} recommends nothing." for label in without]
+    words = [f"{label!r} recommends nothing." for label in without]
     distinct = {name for name in picks.values() if name is not None}
     if len(distinct) == 1 and not without:
         return ["The pick is the same everywhere."]
@@ -101,15 +101,15 @@ def _words(stories: Sequence[Story], elsewhere: Sequence[Row]) -> list[str]:
 
 def _compared(row: Row, own: Row) -> str:
     """A pick of one run beside the pick of the run it is looked at in."""
-    start = f"The pick of {row['pick_of']}, on {row['run']},"
+    start = f"The pick of {row['pick_of']!r}, looked up in {row['run']!r},"
     if row["quality"] is None:
         return f"{start} was {row['there']}."
     if row["speedup"] is None or own["speedup"] is None:
         return f"{start} takes {row['size_mb']:.1f} MB; the pick there takes {own['size_mb']:.1f} MB."
     return (
         f"{start} is {row['speedup']:.2f} times as fast as the original with a drop of {row['drop']:+z.4f} "
-        f"({row['split']} split); the pick there is {own['speedup']:.2f} times as fast with a drop of {own['drop']:+z.4f} "
-        f"({own['split']} split)."
+        f"({row['split']} split); the pick there is {own['speedup']:.2f} times as fast "
+        f"with a drop of {own['drop']:+z.4f} ({own['split']} split)."
     )
 
 

@@ -1,4 +1,4 @@
-"""Everything the page tells of one run, as plain data: the script of the page draws it, its template says it in words."""
+"""Everything the page tells of one run, as plain data: its script draws it, its template says it in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,9 +71,7 @@ def answer_of(front: Front) -> Answer:
         pick = pick_from(front)
     except BudgetError as error:
         return Answer(None, str(error))
-    return Answer(
-        pick.point.plan.fingerprint, pick.reason, tuple(point.plan.fingerprint for point in pick.runners_up)
-    )
+    return Answer(pick.point.plan.fingerprint, pick.reason, tuple(point.plan.fingerprint for point in pick.runners_up))
 
 
 def story_of(record: Record, label: str) -> Story:
@@ -105,7 +103,9 @@ def _data(
     identity = record.settings["identity"]
     plans = [trial.plan for trial in trials if trial.plan is not None]
     pictures = Pictures([*plans, *(final.plan for final in record.finals())])
-    base = next((trial_point(trial) for trial in known.values() if trial.plan is not None and trial.plan.is_identity), None)
+    base = next(
+        (trial_point(trial) for trial in known.values() if trial.plan is not None and trial.plan.is_identity), None
+    )
     data: dict[str, Any] = {
         "axes": identity["axes"],
         "budget": identity["budget"],

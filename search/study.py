@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import URL
 from sqlalchemy.exc import DatabaseError
 
-from ..errors import PlanError, RunError, StorageError
+from ..errors import MeasurementError, PlanError, RunError, StorageError
 from ..profilers.profile import Profile
 from ..profilers.timing import Latency
 from ..spaces.plan import Plan
@@ -157,7 +157,11 @@ class Record:
         return len(self._study.get_trials(deepcopy=False))
 
     def trials(self) -> list[Trial]:
-        """All trials but repeats of a plan already judged, in the order they were proposed."""
+        """All trials but repeats of a plan already judged, in the order they were proposed.
+
+        Raises:
+            RunError: if one is damaged.
+        """
         found = self._study.get_trials(deepcopy=False)
         return [_trial(frozen) for frozen in found if frozen.state.is_finished() and "repeats" not in frozen.user_attrs]
 
@@ -171,9 +175,16 @@ class Record:
         return [trial for trial in self.trials() if trial.number in numbers and trial.state == State.JUDGED]
 
     def finals(self) -> list[Final]:
-        """The front as it was last measured whole; empty before that. The baseline is in it."""
+        """The front as it was last measured whole; empty before that. The baseline is in it, and naive plans.
+
+        Raises:
+            RunError: if it is damaged.
+        """
         attributes = self._study.user_attrs
-        return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
+        try:
+            return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
+        except (PlanError, MeasurementError, KeyError, TypeError) as error:
+            raise RunError(f"the front that was measured whole in {self.folder} is damaged: {error}") from error
 
     def set_finals(self, finals: list[Final]) -> None:
         """Keeps a front measured whole, instead of an earlier one."""
@@ -334,12 +345,8 @@ def _trial(frozen: FrozenTrial) -> Trial:
     if "measures" not in found or frozen.state != TrialState.COMPLETE:
         cause = found.get("cause", "the process was stopped while this trial ran")
         return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
-    return Trial(
-        frozen.number,
-        state,
-        plan,
-        "",
-        Quality.from_json(found["quality"]),
-        Profile.from_json(found["profile"]),
-        Measures(**found["measures"]),
-    )
+    try:
+        quality, profile = Quality.from_json(found["quality"]), Profile.from_json(found["profile"])
+        return Trial(frozen.number, state, plan, "", quality, profile, Measures(**found["measures"]))
+    except (MeasurementError, KeyError, TypeError) as error:
+        raise RunError(f"trial {frozen.number} of the run is damaged: {error}") from error

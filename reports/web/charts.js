@@ -29,11 +29,11 @@ function frame({ x, y, legend = true, ...more }) {
     font: { family: "system-ui, sans-serif", color: ink, size: 13 },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    margin: { l: 56, r: 16, t: 16, b: 48 },
-    xaxis: { ...axis, title: { text: x } },
-    yaxis: { ...axis, title: { text: plainText(y) } },
+    margin: { l: 56, r: 16, t: 16, b: 40 },
+    xaxis: { ...axis, title: { text: plainText(x), standoff: 10 } },
+    yaxis: { ...axis, title: { text: plainText(y), standoff: 8 } },
     showlegend: legend,
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: innerWidth < 600 ? 11 : 13 }, itemsizing: "constant" },
     hoverlabel: { align: "left", bgcolor: colour("raised"), bordercolor: colour("faint"), font: { color: ink } },
     ...more,
   };
@@ -87,10 +87,10 @@ function grouped(members) {
   return groups;
 }
 
-function pointTrace(points, view, name, paint, { symbol = "circle", opacity = 1, withBars = true, text } = {}) {
+function pointTrace(points, view, name, paint, { symbol = "circle", opacity = 1, withBars = true, text, place = "top center" } = {}) {
   return {
     x: points.map((point) => point[view.across]), y: points.map((point) => point[view.up]), name, customdata: points.map((point) => point.fingerprint),
-    mode: text ? "markers+text" : "markers", text, textposition: "top center", textfont: { size: 12, color: paint },
+    mode: text ? "markers+text" : "markers", text, textposition: place, cliponaxis: false, textfont: { size: 12, color: paint },
     marker: { symbol, color: paint, opacity, size: sizes(points, view.marker, view.largest), line: { width: symbol.includes("open") || symbol === "x-thin" ? 1.5 : 1, color: symbol === "x-thin" ? paint : colour("paper") } },
     error_x: withBars && view.across === "latency_ms" ? bars(points, "latency_ms", "latency_low_ms", "latency_high_ms", paint) : undefined,
     error_y: withBars ? (view.up === "quality" ? bars(points, "quality", "quality_low", "quality_high", paint) : bars(points.map((p) => ({ ...p, low: known(p.drop_high) ? -p.drop_high : null, high: known(p.drop_low) ? -p.drop_low : null })), "change", "low", "high", paint)) : undefined,
@@ -120,7 +120,7 @@ function frontTraces(points, view) {
     ...tieBands(members, view),
     { ...staircase(members, view) },
     pointTrace(members, view, "front", colour("accent")),
-    pointTrace(base, view, "the original", colour("ink"), { symbol: "diamond", text: base.map(() => "the original") }),
+    pointTrace(base, view, "the original", colour("ink"), { symbol: "diamond", text: base.map(() => "the original"), place: "bottom left" }),
     pointTrace(naive, view, "naive", colour("naive"), { symbol: "square", text: naive.map((point) => point.naive) }),
     ring(points.filter((point) => point.fingerprint === view.pick), view, "pick", colour("pick"), 10),
     ring(points.filter((point) => point.fingerprint === view.chosen), view, "chosen", colour("ink"), 18),
@@ -183,7 +183,7 @@ async function drawBeside(box, across, up) {
     const view = { across, up, marker: "size_mb", largest: Math.max(...members.map((point) => point.size_mb), 1), metric: run.metric };
     const trace = pointTrace(ordered, view, plainText(run.label), paint, { symbol });
     const picked = ring(ordered.filter((point) => point.fingerprint === run.pick), view, `pick ${number}`, paint, 12);
-    return [{ ...trace, mode: "lines+markers", line: { color: paint, width: 1, dash: "dot" } }, { ...picked, showlegend: false }];
+    return [trace, { ...picked, showlegend: false }];
   });
   const metrics = [...new Set(DATA.runs.map((run) => run.metric))].join(" or ");
   const layout = frame({ x: AXES[across], y: up === "quality" ? metrics : `${metrics} against each run's original`, hovermode: "closest" });

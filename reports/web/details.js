@@ -6,7 +6,7 @@ const NUMBERS = [
 ];
 const NAMES = {
   drop: "drop", latency_ms: "latency, ms", speedup: "times as fast", memory_mb: "peak memory, MB", size_mb: "stored, MB", size_ratio: "times smaller",
-  first_token_ms: "first token, ms", further_token_ms: "each further token, ms", p50_ms: "half of requests within, ms", p90_ms: "9 of 10 within, ms", p99_ms: "99 of 100 within, ms", requests_per_second: "requests per second",
+  first_token_ms: "first token, ms", further_token_ms: "each further token, ms", p50_ms: "50 % within, ms", p90_ms: "90 % within, ms", p99_ms: "99 % within, ms", requests_per_second: "requests per second",
 };
 const ENDS = { quality: ["quality_low", "quality_high"], drop: ["drop_low", "drop_high"], latency_ms: ["latency_low_ms", "latency_high_ms"] };
 const ROLES = {
@@ -18,12 +18,12 @@ function numberCell(row, name, digits, form) {
   if (!row || !known(row[name])) return "-";
   const mark = row.predicted && ["latency_ms", "speedup", "memory_mb"].includes(name) ? "~" : "";
   const [low, high] = ENDS[name] ?? [];
-  const ends = known(row[low]) && known(row[high]) ? ` (${shown(row[low], digits, form)} to ${shown(row[high], digits, form)})` : "";
-  return `${mark}${shown(row[name], digits, form)}${ends}`;
+  const ends = known(row[low]) && known(row[high]) ? element("small", {}, `${shown(row[low], digits, form)} to ${shown(row[high], digits, form)}`) : null;
+  return [`${mark}${shown(row[name], digits, form)}`, ends];
 }
 
 function numbersTable(run, searched, whole) {
-  const splits = [...(searched ? [["search split", searched]] : []), ...(whole && whole.split === "test" ? [["test split, whole", whole]] : [])];
+  const splits = [...(searched ? [["search split", searched]] : []), ...(whole && whole.split === "test" ? [["test split", whole]] : [])];
   const body = NUMBERS.filter(([name]) => splits.some(([, row]) => known(row[name]))).map(([name, digits, form]) =>
     element("tr", {}, element("th", { scope: "row" }, name === "quality" ? run.metric : NAMES[name]), ...splits.map(([, row]) => element("td", {}, numberCell(row, name, digits, form)))));
   const heads = splits.map(([title]) => element("th", { scope: "col" }, title));
