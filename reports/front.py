@@ -79,14 +79,19 @@ class Front:
     budget: Limits = field(default_factory=Limits)
 
 
-def front_of(record: Record) -> Front:
+def front_of(record: Record, *, judged: dict[str, Trial] | None = None, finals: list[Final] | None = None) -> Front:
     """The front of a run, as measured whole on the test split; before that, as searched.
+
+    Args:
+        record: of the run.
+        judged: what `record.judged()` answers, from who has read it already: of a long search that takes seconds.
+        finals: likewise `record.finals()`.
 
     Raises:
         RunError: if no trial was judged yet, or the baseline is missing.
     """
-    trials = record.judged()
-    finals = record.finals()
+    trials = record.judged() if judged is None else judged
+    finals = record.finals() if finals is None else finals
     points = [_final_point(final, trials) for final in finals] or [trial_point(trial) for trial in trials.values()]
     baseline = next((point for point in points if point.is_baseline), None)
     if baseline is None:

@@ -123,9 +123,9 @@ def _told(story: Story) -> dict[str, Any]:
         "is_predicted": any(row.get("predicted") for row in story.data["trials"]),
         "mean_error": mean_error(story),
         "gap": gap(front),
-        "doubts": doubts(story.record),
+        "doubts": doubts(story.finals),
         "unbeaten": [point.plan for point in unbeaten(story)],
-        "unequal": [final.plan for final in story.record.finals() if not final.reloads_equal],
+        "unequal": [final.plan for final in story.finals if not final.reloads_equal],
     }
 
 

@@ -1,6 +1,6 @@
 """Everything the page tells of one run, as plain data: its script draws it, its template says it in words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from ..errors import BudgetError, RunError
 from ..profilers.timing import Latency
 from ..search.naive import ALL_INT8, all_int8
 from ..search.study import Record
-from ..search.trial import Trial
+from ..search.trial import Final, Trial
 from ..spaces.plan import Plan
 from .ablation import ablation
 from .figures import Row, ablation_rows, front_rows, guess_rows, plain, trial_rows
@@ -46,6 +46,7 @@ class Story:
         settings: what the search was asked, and facts.
         record: of the run.
         front: None where no trial has numbers.
+        finals: all that was measured whole.
         why_no_front: in words; empty where there is one.
         answer: the recommendation.
         data: rows of every table and figure, and what they share.
@@ -55,6 +56,7 @@ class Story:
     settings: Mapping[str, Any]
     record: Record
     front: Front | None
+    finals: list[Final]
     why_no_front: str
     answer: Answer
     data: Mapping[str, Any]
@@ -84,25 +86,29 @@ def story_of(record: Record, label: str) -> Story:
     Raises:
         RunError: if the run is damaged.
     """
-    trials = record.trials()
-    known = {trial.plan.fingerprint: trial for trial in trials if trial.plan is not None and trial.measures}
+    trials, finals = record.trials(), record.finals()
+    known = _judged(trials)
     try:
-        front, why_no_front = front_of(record), ""
+        front, why_no_front = front_of(record, judged=known, finals=finals), ""
     except RunError as error:
         if any(trial.plan is not None and trial.plan.is_identity for trial in known.values()):
             raise
         front, why_no_front = None, str(error)
     answer = Answer(None, why_no_front) if front is None else answer_of(front)
-    data = _data(record, front, answer, trials, known)
-    return Story(label, record.settings, record, front, why_no_front, answer, data)
+    pictures = Pictures(one.plan for one in (*trials, *finals) if one.plan is not None)
+    data = _data(record, trials, front, answer, pictures)
+    return Story(label, record.settings, record, front, finals, why_no_front, answer, data)
+
+
+def _judged(trials: Sequence[Trial]) -> dict[str, Trial]:
+    """Fingerprint -> trial, for all that have numbers."""
+    return {trial.plan.fingerprint: trial for trial in trials if trial.plan is not None and trial.measures}
 
 
 def _data(
-    record: Record, front: Front | None, answer: Answer, trials: list[Trial], known: Mapping[str, Trial]
+    record: Record, trials: Sequence[Trial], front: Front | None, answer: Answer, pictures: Pictures
 ) -> dict[str, Any]:
-    identity = record.settings["identity"]
-    plans = [trial.plan for trial in trials if trial.plan is not None]
-    pictures = Pictures([*plans, *(final.plan for final in record.finals())])
+    identity, known = record.settings["identity"], _judged(trials)
     base = next(
         (trial_point(trial) for trial in known.values() if trial.plan is not None and trial.plan.is_identity), None
     )
@@ -130,7 +136,7 @@ def _data(
     return data | pictures.shared()
 
 
-def naive_of(record: Record, trials: list[Trial]) -> dict[str, str]:
+def naive_of(record: Record, trials: Sequence[Trial]) -> dict[str, str]:
     """Name of a naive plan -> fingerprint: as it was measured whole, else as the search judged it."""
     found = all_int8(trials)
     return record.naive or ({} if found is None else {ALL_INT8: found.fingerprint})
@@ -158,9 +164,9 @@ def mean_error(story: Story) -> float | None:
     return sum(errors) / len(errors) if errors else None
 
 
-def doubts(record: Record) -> list[str]:
+def doubts(finals: Sequence[Final]) -> list[str]:
     """What made the measurement of the front doubtful, each once."""
-    latencies = [final.profile.latency for final in record.finals()]
+    latencies = [final.profile.latency for final in finals]
     return list(dict.fromkeys(doubt for late in latencies if isinstance(late, Latency) for doubt in late.warnings))
 
 

@@ -73,18 +73,13 @@ function staircase(members, view) {
 
 /** Bands through members that differ by no more than the noise. */
 function tieBands(members, view) {
-  const groups = Map.groupBy ? Map.groupBy(members, (point) => point.tie) : grouped(members);
+  const groups = new Map();
+  for (const point of members) groups.set(point.tie, [...(groups.get(point.tie) ?? []), point]);
   return [...groups.values()].filter((group) => group.length > 1).map((group, number) => ({
     x: group.map((point) => point[view.across]), y: group.map((point) => point[view.up]), mode: "lines",
     line: { width: 30, color: colour("accent"), simplify: false }, opacity: 0.14, hoverinfo: "skip", name: "tied inside the noise",
     legendgroup: "ties", showlegend: number === 0, meta: "tie",
   }));
-}
-
-function grouped(members) {
-  const groups = new Map();
-  for (const point of members) groups.set(point.tie, [...(groups.get(point.tie) ?? []), point]);
-  return groups;
 }
 
 function pointTrace(points, view, name, paint, { symbol = "circle", opacity = 1, withBars = true, text, place = "top center" } = {}) {
@@ -118,7 +113,7 @@ function frontTraces(points, view) {
     pointTrace(by("infeasible"), view, "breaks the budget", colour("broken"), { symbol: "x-thin", opacity: 0.7, withBars: false }),
     pointTrace(by("beaten"), view, "beaten when measured whole", colour("faint"), { opacity: 0.85 }),
     ...tieBands(members, view),
-    { ...staircase(members, view) },
+    staircase(members, view),
     pointTrace(members, view, "front", colour("accent")),
     pointTrace(base, view, "the original", colour("ink"), { symbol: "diamond", text: base.map(() => "the original"), place: "bottom left" }),
     pointTrace(naive, view, "naive", colour("naive"), { symbol: "square", text: naive.map((point) => point.naive) }),

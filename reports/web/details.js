@@ -57,12 +57,12 @@ function showDetails(run, box, searched, whole) {
   if (known(row.quality)) parts.push(numbersTable(run, searched && known(searched.quality) ? searched : null, whole));
   if (row.kernels) parts.push(element("p", {}, `Kernels that ran: ${row.kernels}.`));
   if (whole?.warnings) parts.push(element("p", { class: "cause" }, `Measured under doubt: ${whole.warnings}.`));
-  const source = { ...(searched ?? {}), ...Object.fromEntries(Object.entries(whole ?? {}).map(([key, value]) => [whole.split === "test" && searched && key in searched && searched[key] !== value ? `${key}_whole` : key, value])) };
+  const sources = whole && (whole.split === "search" || !searched) ? [whole] : [{ split: "search", ...searched }, whole].filter(known);
   const keep = ["csv", "json"].map((form) => {
     const button = element("button", { type: "button", class: "quiet" }, form.toUpperCase());
-    button.addEventListener("click", () => download([source], `paring-${row.fingerprint ?? `trial-${row.number}`}`, form));
+    button.addEventListener("click", () => download(sources, `paring-${row.fingerprint ?? `trial-${row.number}`}`, form));
     return button;
   });
-  parts.push(element("p", { class: "downloads" }, "This row: ", keep));
+  parts.push(element("p", { class: "downloads" }, "Its numbers: ", keep));
   box.replaceChildren(...parts);
 }

@@ -2,6 +2,7 @@ import copy
 import json
 import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from paring.errors import RunError, StorageError
 from paring.reports import page, story
 from paring.reports.front import front_of
 from paring.reports.page import REPORT, write_report
-from paring.search.study import Record
+from paring.search.study import DATABASE, Record
 from paring.search.trial import Final, State
 from paring.spaces.plan import Plan
 
@@ -154,7 +155,8 @@ def test_the_table_of_the_page_is_the_front(study: Study, shown: Page) -> None:
     for row, (_, member) in zip(rows, front.iterrows(), strict=True):
         assert row[:7] == [format(member[name], form) for name, form in (*numbers, *more)]
         plan = "the original" if member["is_baseline"] else member["plan"]
-        assert row[7].removesuffix(" all int8") == f"{plan} {member['fingerprint']}"
+        naive = {fingerprint: f" {name}" for name, fingerprint in study.record.naive.items()}
+        assert row[7] == f"{plan} {member['fingerprint']}{naive.get(member['fingerprint'], '')}"
 
 
 def test_what_the_script_draws_is_the_front(study: Study, shown: Page) -> None:
@@ -253,7 +255,7 @@ def test_a_report_without_a_pick_says_why(
     assert settings["identity"]["budget"] == {}
     front = front_of(record)
     worse = replace(front.baseline, measures=replace(front.baseline.measures, drop=0.5))
-    monkeypatch.setattr(story, "front_of", lambda _: replace(front, baseline=worse, members=(worse,)))
+    monkeypatch.setattr(story, "front_of", lambda *_, **__: replace(front, baseline=worse, members=(worse,)))
     shown = Page(write_report(record))
     assert "No plan is recommended no member of the front keeps drop=0.01" in shown.text and "Deploy" not in shown.text
 
@@ -301,7 +303,13 @@ def test_a_metric_that_is_not_a_number_is_a_damaged_run(make_record: MakeRecord,
     write_report(record)
     before = report.read_bytes()
     quality = {**make_final(1).quality.to_json(), "value": float("nan")}
-    record.study._storage.set_trial_user_attr(record.study.trials[1]._trial_id, "quality", quality)
+    with sqlite3.connect(record.folder / DATABASE) as database:
+        written = database.execute(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'quality' AND trial_id = 2",
+            [json.dumps(quality)],
+        )
+        assert written.rowcount == 1
+    database.close()
     with pytest.raises(RunError, match=r"trial 1 of the run is damaged: accuracy on the test split is not finite"):
         write_report(Record.open(record.folder))
     assert report.read_bytes() == before

@@ -227,8 +227,12 @@ def test_every_table_is_downloaded_as_it_is(study: Study, shown: Any) -> None:
     )
     with shown.expect_download() as kept:
         shown.click("[data-details] .downloads button >> nth=1")
-    (row,) = json.loads(Path(kept.value.path()).read_text(encoding="utf8"))
-    assert row["fingerprint"] == study.pick().point.plan.fingerprint
+    rows = json.loads(Path(kept.value.path()).read_text(encoding="utf8"))
+    pick = study.pick().point
+    assert [(row["split"], row["fingerprint"]) for row in rows] == [
+        (s, pick.plan.fingerprint) for s in ("search", "test")
+    ]
+    assert [row["quality"] for row in rows] == pytest.approx([pick.search_quality, pick.quality.value])
 
 
 def test_the_page_is_dark_where_the_reader_likes_it(study: Study, open_page: Callable[..., Any]) -> None:
@@ -266,11 +270,11 @@ def test_hostile_names_do_nothing(
     settings["identity"]["task"] |= {"metric": HOSTILE, "name": HOSTILE}
     settings["facts"]["machine"]["facts"]["name"] = HOSTILE
     odd = replace(make_final(1, ratio=0.5, kernels=HOSTILE), plan=replace(make_plan(1), weights=HOSTILE))
-    failed = (make_plan(2), State.FAILED, HOSTILE)
-    record = make_record(make_final(), odd, failed, finals=(make_final(), odd), settings=settings)
+    failed = (make_plan(2), State.FAILED, HOSTILE), (make_plan(3), State.FAILED, "=HYPERLINK(1)")
+    record = make_record(make_final(), odd, *failed, finals=(make_final(), odd), settings=settings)
     page = open_page(write_report(record))
     assert heading(page) == str(odd.plan)
-    assert HOSTILE in page.inner_text(".question") and HOSTILE in page.inner_text("[data-trials] .cause")
+    assert HOSTILE in page.inner_text(".question") and HOSTILE in page.inner_text("[data-trials]")
     assert page.inner_text("[data-chart=front] .ytitle") == f"{HOSTILE}, test split"
     assert page.locator("img").count() == 0
     area = page.locator('[data-chart="front"]')
@@ -281,7 +285,7 @@ def test_hostile_names_do_nothing(
     with page.expect_download() as kept:
         page.click('[data-download="trials"][data-form="csv"]')
     causes = [row["cause"] for row in csv.DictReader(io.StringIO(Path(kept.value.path()).read_text(encoding="utf8")))]
-    assert causes == ["", "", HOSTILE]
+    assert causes == ["", "", HOSTILE, "'=HYPERLINK(1)"]
 
 
 def test_a_run_in_which_all_failed_shows_why(

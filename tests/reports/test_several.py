@@ -102,7 +102,7 @@ def test_one_page_holds_both_runs(two: list[Record], tmp_path: Path) -> None:
     raw = page.read_text(encoding="utf8")
     data = json.loads(raw.partition('id="data">')[2].partition("</script>")[0])
     assert [len(run["trials"]["rows"]) for run in data["runs"]] == [3, 3]
-    assert raw.count('role="tab"') == raw.count('<article class="run"') == 2
+    assert raw.count('role="tab" id=') == raw.count('<article class="run"') == 2
     assert not (two[0].folder / "report.html").exists()
 
 
