@@ -95,7 +95,8 @@ def story_of(record: Record, label: str) -> Story:
             raise
         front, why_no_front = None, str(error)
     answer = Answer(None, why_no_front) if front is None else answer_of(front)
-    pictures = Pictures(one.plan for one in (*trials, *finals) if one.plan is not None)
+    plans = [*(trial.plan for trial in trials if trial.plan is not None), *(final.plan for final in finals)]
+    pictures = Pictures(plans)
     data = _data(record, trials, front, answer, pictures)
     return Story(label, record.settings, record, front, finals, why_no_front, answer, data)
 
