@@ -10,9 +10,11 @@ function rowsOf(table) {
 for (const run of DATA.runs) {
   for (const name of ["front", "trials", "guesses", "ablation", "growth"]) run[name] = rowsOf(run[name]);
   run.whole = new Map(run.front.map((row) => [row.fingerprint, row]));
-  run.searched = new Map(run.trials.filter((row) => row.fingerprint).map((row) => [row.fingerprint, row]));
+  // A plan that failed once and was judged later is known by its numbers.
+  const failedFirst = run.trials.filter((row) => row.fingerprint).sort((one, other) => known(one.quality) - known(other.quality));
+  run.searched = new Map(failedFirst.map((row) => [row.fingerprint, row]));
   const asked = new Set(run.whole.keys());
-  const others = run.trials.filter((row) => row.quality !== null && row.quality !== undefined && !asked.has(row.fingerprint));
+  const others = run.trials.filter((row) => known(row.quality) && !asked.has(row.fingerprint));
   run.points = [
     ...run.front.map((row) => ({ ...row })),
     ...others.map((row) => ({ ...row, role: row.state === "infeasible" ? "infeasible" : "searched" })),

@@ -50,7 +50,7 @@ function showDetails(run, box, searched, whole) {
   for (const tag of tags(run, searched, whole)) about.append(tag, " ");
   const facts = [row.fingerprint, known(searched?.number) ? `trial ${searched.number}` : null, row.changes ? `changes ${row.changes}` : null].filter(known);
   const parts = [
-    element("h3", {}, planName(row)), about, drawPlan(run, row.picture),
+    element("h3", { class: planName(row).length > 120 ? "long" : null }, planName(row)), about, drawPlan(run, row.picture),
     element("p", { class: "dim" }, facts.join(", ")),
   ];
   if (searched?.cause) parts.push(element("p", { class: "cause" }, searched.cause));

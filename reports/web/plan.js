@@ -24,7 +24,7 @@ function drawCell(treatment, x, y, width, title) {
   const left = x + (width - wide) / 2;
   const height = CELL.height - 2;
   group.append(drawn("title", {}, title));
-  group.append(drawn("rect", { x: left, y, width: wide, height, rx: 2, style: `fill: ${bitsColour(treatment.weights)}` }));
+  group.append(drawn("rect", { x: left, y, width: wide, height, rx: 2, class: treatment.weights === null ? "float" : "bits", style: `fill: ${bitsColour(treatment.weights)}` }));
   if (treatment.weights !== null && treatment.inputs === null && treatment.weights < 16) {
     group.append(drawn("rect", { class: "half", x: left + 1, y: y + height / 2, width: wide - 2, height: height / 2 - 1 }));
   }
