@@ -32,7 +32,7 @@ def front_rows(front: Front, naive: Mapping[str, str], trials: Mapping[str, Tria
         too says so under "is_baseline" and "naive".
     """
     named = {fingerprint: name for name, fingerprint in naive.items()}
-    ties = dict(zip(map(id, front.members), front.ties, strict=True))
+    ties = {point.plan.fingerprint: tie for point, tie in zip(front.members, front.ties, strict=True)}
     by_name = {point.plan.fingerprint: point for point in (*front.members, front.baseline, *front.beaten)}
     if front.split == "search":
         # Then all trials are of one session, and those beaten are among the rows of trials.
@@ -42,10 +42,10 @@ def front_rows(front: Front, naive: Mapping[str, str], trials: Mapping[str, Tria
     for fingerprint, point in by_name.items():
         row = {**row_of(point, front.baseline), **measured(point)}
         trial, name = trials.get(fingerprint), named.get(fingerprint)
-        role = "front" if id(point) in ties else "baseline" if point.is_baseline else "naive" if name else "beaten"
+        role = "front" if fingerprint in ties else "baseline" if point.is_baseline else "naive" if name else "beaten"
         row |= {
             "role": role,
-            "tie": ties.get(id(point)),
+            "tie": ties.get(fingerprint),
             "naive": name,
             "trial": None if trial is None else trial.number,
             "predicted": point.is_predicted,

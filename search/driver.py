@@ -248,8 +248,9 @@ def _measure_front(
     except Exception:  # a plan that nobody asked for, and that cannot be measured, must not cost the answer
         naive = {name: plan for name, plan in naive.items() if plan in plans}
         finals = measure(plans)
-    record.set_finals(finals)
+    # First, so that who is killed between the two does not measure again.
     record.set_naive({name: plan.fingerprint for name, plan in naive.items()})
+    record.set_finals(finals)
 
 
 def _why_nothing_fits(settings: Settings, record: Record) -> str:

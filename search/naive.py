@@ -6,8 +6,8 @@ from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot, Stack, Treatment
 from .trial import Trial
 
 ALL_INT8, TOP_DROPPED = "all int8", "top layers dropped"
-# Dropping the top is what Sajjad et al. (arXiv 2004.03844) found best without a search, and a third of the layers is
-# what most of their models bear.
+# Of the rules that need no search, dropping the top is the best one of Sajjad et al. (arXiv 2004.03844), who then
+# fine-tune and lose little by up to 40 %. Here nothing is trained after it, as nothing is for the other candidates.
 _DROPPED_PART = 1 / 3
 # Of the names of tables, which have no inputs to give bits to.
 _OUTSIDE = "outside."
