@@ -7,7 +7,7 @@ from .trial import Trial
 
 ALL_INT8, TOP_DROPPED = "all int8", "top layers dropped"
 # Of the rules that need no search, dropping the top is the best one of Sajjad et al. (arXiv 2004.03844), who then
-# fine-tune and lose little by up to 40 %. Here nothing is trained after it, as nothing is for the other candidates.
+# fine-tune and lose little by up to 40 %. Here nothing is trained after it.
 _DROPPED_PART = 1 / 3
 # Of the names of tables, which have no inputs to give bits to.
 _OUTSIDE = "outside."
