@@ -33,7 +33,14 @@ function frame({ x, y, legend = true, ...more }) {
     xaxis: { ...axis, title: { text: plainText(x), standoff: 10 } },
     yaxis: { ...axis, title: { text: plainText(y), standoff: 8 } },
     showlegend: legend,
-    legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: { size: innerWidth < 600 ? 11 : 13 }, itemsizing: "constant" },
+    legend: {
+      orientation: "h",
+      y: 1.02,
+      yanchor: "bottom",
+      x: 0,
+      font: { size: innerWidth < 600 ? 11 : 13 },
+      itemsizing: "constant",
+    },
     hoverlabel: { align: "left", bgcolor: colour("raised"), bordercolor: colour("faint"), font: { color: ink } },
     ...more,
   };
@@ -43,20 +50,32 @@ function frame({ x, y, legend = true, ...more }) {
 function bars(points, middle, low, high, paint) {
   const reach = (point, end) => (known(point[end]) && known(point[middle]) ? Math.abs(point[end] - point[middle]) : 0);
   return {
-    type: "data", symmetric: false, thickness: 1, width: 3, color: paint,
+    type: "data",
+    symmetric: false,
+    thickness: 1,
+    width: 3,
+    color: paint,
     array: points.map((point) => reach(point, high)),
     arrayminus: points.map((point) => reach(point, low)),
   };
 }
 
 function sizes(points, marker, largest, grow = 0) {
-  return points.map((point) => grow + SMALLEST + (LARGEST - SMALLEST) * Math.sqrt(Math.min(1, (point[marker] ?? 0) / largest)));
+  return points.map(
+    (point) => grow + SMALLEST + (LARGEST - SMALLEST) * Math.sqrt(Math.min(1, (point[marker] ?? 0) / largest)),
+  );
 }
 
 function hover(point, metric) {
-  const lines = [planName(point).replaceAll("; ", "\n"), `${metric} ${shown(point.quality, 4)} (drop ${shown(point.drop, 4, { sign: true })})`];
+  const lines = [
+    planName(point).replaceAll("; ", "\n"),
+    `${metric} ${shown(point.quality, 4)} (drop ${shown(point.drop, 4, { sign: true })})`,
+  ];
   if (point.naive) lines.unshift(point.naive);
-  if (known(point.latency_ms)) lines.push(`${point.predicted ? "~" : ""}${shown(point.latency_ms, 2)} ms, ${shown(point.speedup, 2)} times as fast`);
+  if (known(point.latency_ms))
+    lines.push(
+      `${point.predicted ? "~" : ""}${shown(point.latency_ms, 2)} ms, ${shown(point.speedup, 2)} times as fast`,
+    );
   if (known(point.memory_mb)) lines.push(`${shown(point.memory_mb, 0)} MB at the peak`);
   lines.push(`${shown(point.size_mb, 1)} MB stored, kernels: ${point.kernels}`);
   const folded = lines.flatMap((line) => line.match(/.{1,70}(\s|$)|\S+/g) ?? []);
@@ -65,39 +84,107 @@ function hover(point, metric) {
 
 /** The members that no other one beats in the two objectives drawn, as a staircase. */
 function staircase(members, view) {
-  const ordered = members.filter((point) => known(point[view.across])).sort((a, b) => a[view.across] - b[view.across] || b[view.up] - a[view.up]);
+  const ordered = members
+    .filter((point) => known(point[view.across]))
+    .sort((a, b) => a[view.across] - b[view.across] || b[view.up] - a[view.up]);
   let best = -Infinity;
   const corners = ordered.filter((point) => point[view.up] > best && ((best = point[view.up]), true));
-  return { x: corners.map((p) => p[view.across]), y: corners.map((p) => p[view.up]), mode: "lines", line: { shape: "hv", width: 1.5, color: colour("accent") }, hoverinfo: "skip", showlegend: false };
+  return {
+    x: corners.map((p) => p[view.across]),
+    y: corners.map((p) => p[view.up]),
+    mode: "lines",
+    line: { shape: "hv", width: 1.5, color: colour("accent") },
+    hoverinfo: "skip",
+    showlegend: false,
+  };
 }
 
 /** Bands through members that differ by no more than the noise. */
 function tieBands(members, view) {
   const groups = new Map();
   for (const point of members) groups.set(point.tie, [...(groups.get(point.tie) ?? []), point]);
-  return [...groups.values()].filter((group) => group.length > 1).map((group, number) => ({
-    x: group.map((point) => point[view.across]), y: group.map((point) => point[view.up]), mode: "lines",
-    line: { width: 30, color: colour("accent"), simplify: false }, opacity: 0.14, hoverinfo: "skip", name: "tied inside the noise",
-    legendgroup: "ties", showlegend: number === 0, meta: "tie",
-  }));
+  return [...groups.values()]
+    .filter((group) => group.length > 1)
+    .map((group, number) => ({
+      x: group.map((point) => point[view.across]),
+      y: group.map((point) => point[view.up]),
+      mode: "lines",
+      line: { width: 30, color: colour("accent"), simplify: false },
+      opacity: 0.14,
+      hoverinfo: "skip",
+      name: "tied inside the noise",
+      legendgroup: "ties",
+      showlegend: number === 0,
+      meta: "tie",
+    }));
 }
 
-function pointTrace(points, view, name, paint, { symbol = "circle", opacity = 1, withBars = true, text, place = "top center" } = {}) {
+function pointTrace(
+  points,
+  view,
+  name,
+  paint,
+  { symbol = "circle", opacity = 1, withBars = true, text, place = "top center" } = {},
+) {
   return {
-    x: points.map((point) => point[view.across]), y: points.map((point) => point[view.up]), name, customdata: points.map((point) => point.fingerprint),
-    mode: text ? "markers+text" : "markers", text, textposition: place, cliponaxis: false, textfont: { size: 12, color: paint },
-    marker: { symbol, color: paint, opacity, size: sizes(points, view.marker, view.largest), line: { width: symbol.includes("open") || symbol === "x-thin" ? 1.5 : 1, color: symbol === "x-thin" ? paint : colour("paper") } },
-    error_x: withBars && view.across === "latency_ms" ? bars(points, "latency_ms", "latency_low_ms", "latency_high_ms", paint) : undefined,
-    error_y: withBars ? (view.up === "quality" ? bars(points, "quality", "quality_low", "quality_high", paint) : bars(points.map((p) => ({ ...p, low: known(p.drop_high) ? -p.drop_high : null, high: known(p.drop_low) ? -p.drop_low : null })), "change", "low", "high", paint)) : undefined,
-    hovertext: points.map((point) => hover(point, view.metric)), hoverinfo: "text",
+    x: points.map((point) => point[view.across]),
+    y: points.map((point) => point[view.up]),
+    name,
+    customdata: points.map((point) => point.fingerprint),
+    mode: text ? "markers+text" : "markers",
+    text,
+    textposition: place,
+    cliponaxis: false,
+    textfont: { size: 12, color: paint },
+    marker: {
+      symbol,
+      color: paint,
+      opacity,
+      size: sizes(points, view.marker, view.largest),
+      line: {
+        width: symbol.includes("open") || symbol === "x-thin" ? 1.5 : 1,
+        color: symbol === "x-thin" ? paint : colour("paper"),
+      },
+    },
+    error_x:
+      withBars && view.across === "latency_ms"
+        ? bars(points, "latency_ms", "latency_low_ms", "latency_high_ms", paint)
+        : undefined,
+    error_y: withBars
+      ? view.up === "quality"
+        ? bars(points, "quality", "quality_low", "quality_high", paint)
+        : bars(
+            points.map((p) => ({
+              ...p,
+              low: known(p.drop_high) ? -p.drop_high : null,
+              high: known(p.drop_low) ? -p.drop_low : null,
+            })),
+            "change",
+            "low",
+            "high",
+            paint,
+          )
+      : undefined,
+    hovertext: points.map((point) => hover(point, view.metric)),
+    hoverinfo: "text",
   };
 }
 
 function ring(points, view, name, paint, grow) {
   return {
-    x: points.map((point) => point[view.across]), y: points.map((point) => point[view.up]), mode: "markers", name, hoverinfo: "skip",
-    marker: { symbol: "circle-open", color: paint, size: sizes(points, view.marker, view.largest, grow), line: { width: 3, color: paint } },
-    showlegend: name !== "chosen", meta: name,
+    x: points.map((point) => point[view.across]),
+    y: points.map((point) => point[view.up]),
+    mode: "markers",
+    name,
+    hoverinfo: "skip",
+    marker: {
+      symbol: "circle-open",
+      color: paint,
+      size: sizes(points, view.marker, view.largest, grow),
+      line: { width: 3, color: paint },
+    },
+    showlegend: name !== "chosen",
+    meta: name,
   };
 }
 
@@ -110,26 +197,52 @@ function frontTraces(points, view) {
   const split = view.split === "test" ? "searched, not on the front" : "beaten";
   const traces = [
     pointTrace(by("searched"), view, split, colour("faint"), { opacity: 0.35, withBars: false }),
-    pointTrace(by("infeasible"), view, "breaks the budget", colour("broken"), { symbol: "x-thin", opacity: 0.7, withBars: false }),
+    pointTrace(by("infeasible"), view, "breaks the budget", colour("broken"), {
+      symbol: "x-thin",
+      opacity: 0.7,
+      withBars: false,
+    }),
     pointTrace(by("beaten"), view, "beaten when measured whole", colour("faint"), { opacity: 0.85 }),
     ...tieBands(members, view),
     staircase(members, view),
     pointTrace(members, view, "front", colour("accent")),
-    pointTrace(base, view, "the original", colour("ink"), { symbol: "diamond", text: base.map(() => "the original"), place: "bottom left" }),
+    pointTrace(base, view, "the original", colour("ink"), {
+      symbol: "diamond",
+      text: base.map(() => "the original"),
+      place: "bottom left",
+    }),
     pointTrace(naive, view, "naive", colour("naive"), { symbol: "square", text: naive.map((point) => point.naive) }),
-    ring(points.filter((point) => point.fingerprint === view.pick), view, "pick", colour("pick"), 10),
-    ring(points.filter((point) => point.fingerprint === view.chosen), view, "chosen", colour("ink"), 18),
+    ring(
+      points.filter((point) => point.fingerprint === view.pick),
+      view,
+      "pick",
+      colour("pick"),
+      10,
+    ),
+    ring(
+      points.filter((point) => point.fingerprint === view.chosen),
+      view,
+      "chosen",
+      colour("ink"),
+      18,
+    ),
   ];
   return traces.filter((trace) => trace.x.length);
 }
 
 /** Lines at the limits of the budget that these two axes show. */
 function budgetLines(budget, view) {
-  const bounds = { latency_ms: budget.latency_seconds * 1e3, memory_mb: budget.memory_bytes / 1e6, size_mb: budget.size_bytes / 1e6 };
+  const bounds = {
+    latency_ms: budget.latency_seconds * 1e3,
+    memory_mb: budget.memory_bytes / 1e6,
+    size_mb: budget.size_bytes / 1e6,
+  };
   const line = { color: colour("broken"), width: 1, dash: "dot" };
   const level = view.up === "quality" ? budget.min_quality : -budget.max_drop;
   return [
-    ...(Number.isFinite(bounds[view.across]) ? [{ type: "line", yref: "paper", x0: bounds[view.across], x1: bounds[view.across], y0: 0, y1: 1, line }] : []),
+    ...(Number.isFinite(bounds[view.across])
+      ? [{ type: "line", yref: "paper", x0: bounds[view.across], x1: bounds[view.across], y0: 0, y1: 1, line }]
+      : []),
     ...(Number.isFinite(level) ? [{ type: "line", xref: "paper", y0: level, y1: level, x0: 0, x1: 1, line }] : []),
   ];
 }
@@ -137,7 +250,13 @@ function budgetLines(budget, view) {
 async function drawFront(box, points, view, budget) {
   const Plotly = await library;
   const upward = view.up === "quality" ? `${view.metric}, ${view.split} split` : `${view.metric} against the original`;
-  const layout = frame({ x: AXES[view.across], y: upward, shapes: budgetLines(budget, view), hovermode: "closest", uirevision: `${view.across} ${view.up}` });
+  const layout = frame({
+    x: AXES[view.across],
+    y: upward,
+    shapes: budgetLines(budget, view),
+    hovermode: "closest",
+    uirevision: `${view.across} ${view.up}`,
+  });
   await Plotly.react(box, frontTraces(points, view), layout, CONFIG);
 }
 
@@ -145,23 +264,52 @@ async function drawFront(box, points, view, budget) {
 async function drawGuesses(box, rows) {
   const Plotly = await library;
   const ends = [0, 1.05 * Math.max(...rows.flatMap((row) => [row.searched_high, row.measured_high]))];
-  const line = { x: ends, y: ends, mode: "lines", line: { color: colour("faint"), dash: "dot", width: 1 }, hoverinfo: "skip", showlegend: false };
+  const line = {
+    x: ends,
+    y: ends,
+    mode: "lines",
+    line: { color: colour("faint"), dash: "dot", width: 1 },
+    hoverinfo: "skip",
+    showlegend: false,
+  };
   const traces = [true, false].map((predicted) => {
     const own = rows.filter((row) => row.predicted === predicted);
     const paint = colour(predicted ? "accent" : "naive");
     return {
-      x: own.map((row) => row.searched_ratio), y: own.map((row) => row.measured_ratio), mode: "markers", name: predicted ? "predicted" : "measured briefly",
-      marker: { color: paint, size: 9 }, error_x: bars(own, "searched_ratio", "searched_low", "searched_high", paint), error_y: bars(own, "measured_ratio", "measured_low", "measured_high", paint),
-      hovertext: own.map((row) => `${plainText(row.plan)}<br>off by ${shown(100 * row.error, 1, { sign: true })} %`), hoverinfo: "text",
+      x: own.map((row) => row.searched_ratio),
+      y: own.map((row) => row.measured_ratio),
+      mode: "markers",
+      name: predicted ? "predicted" : "measured briefly",
+      marker: { color: paint, size: 9 },
+      error_x: bars(own, "searched_ratio", "searched_low", "searched_high", paint),
+      error_y: bars(own, "measured_ratio", "measured_low", "measured_high", paint),
+      hovertext: own.map((row) => `${plainText(row.plan)}<br>off by ${shown(100 * row.error, 1, { sign: true })} %`),
+      hoverinfo: "text",
     };
   });
-  await Plotly.react(box, [line, ...traces.filter((trace) => trace.x.length)], frame({ x: "in the search, of the original's", y: "measured whole, of the original's", hovermode: "closest" }), CONFIG);
+  await Plotly.react(
+    box,
+    [line, ...traces.filter((trace) => trace.x.length)],
+    frame({ x: "in the search, of the original's", y: "measured whole, of the original's", hovermode: "closest" }),
+    CONFIG,
+  );
 }
 
 async function drawGrowth(box, rows) {
   const Plotly = await library;
-  const told = rows.map((row) => `${row.trials} trials${known(row.minutes) ? `, ${shown(row.minutes, 1)} min` : ""}<br>hypervolume ${shown(row.hypervolume, 4)}`);
-  const trace = { x: rows.map((row) => row.trials), y: rows.map((row) => row.hypervolume), mode: "lines+markers", line: { shape: "hv", color: colour("accent"), width: 2 }, marker: { size: 5 }, hovertext: told, hoverinfo: "text" };
+  const told = rows.map(
+    (row) =>
+      `${row.trials} trials${known(row.minutes) ? `, ${shown(row.minutes, 1)} min` : ""}<br>hypervolume ${shown(row.hypervolume, 4)}`,
+  );
+  const trace = {
+    x: rows.map((row) => row.trials),
+    y: rows.map((row) => row.hypervolume),
+    mode: "lines+markers",
+    line: { shape: "hv", color: colour("accent"), width: 2 },
+    marker: { size: 5 },
+    hovertext: told,
+    hoverinfo: "text",
+  };
   const layout = frame({ x: "trials done", y: "hypervolume", legend: false });
   await Plotly.react(box, [trace], { ...layout, yaxis: { ...layout.yaxis, rangemode: "tozero" } }, CONFIG);
 }
@@ -175,12 +323,33 @@ async function drawBeside(box, across, up) {
     const members = run.points.filter((point) => point.role === "front" && known(point[across]) && known(point[up]));
     const ordered = [...members].sort((one, other) => one[across] - other[across]);
     const [paint, symbol] = [paints[number % paints.length], symbols[number % symbols.length]];
-    const view = { across, up, marker: "size_mb", largest: Math.max(...members.map((point) => point.size_mb), 1), metric: run.metric };
+    const view = {
+      across,
+      up,
+      marker: "size_mb",
+      largest: Math.max(...members.map((point) => point.size_mb), 1),
+      metric: run.metric,
+    };
     const trace = pointTrace(ordered, view, plainText(run.label), paint, { symbol });
-    const picked = ring(ordered.filter((point) => point.fingerprint === run.pick), view, `pick ${number}`, paint, 12);
+    const picked = ring(
+      ordered.filter((point) => point.fingerprint === run.pick),
+      view,
+      `pick ${number}`,
+      paint,
+      12,
+    );
     return [trace, { ...picked, showlegend: false }];
   });
   const metrics = [...new Set(DATA.runs.map((run) => run.metric))].join(" or ");
-  const layout = frame({ x: AXES[across], y: up === "quality" ? metrics : `${metrics} against each run's original`, hovermode: "closest" });
-  await Plotly.react(box, traces.filter((trace) => trace.x.length), layout, CONFIG);
+  const layout = frame({
+    x: AXES[across],
+    y: up === "quality" ? metrics : `${metrics} against each run's original`,
+    hovermode: "closest",
+  });
+  await Plotly.react(
+    box,
+    traces.filter((trace) => trace.x.length),
+    layout,
+    CONFIG,
+  );
 }

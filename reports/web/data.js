@@ -11,7 +11,9 @@ for (const run of DATA.runs) {
   for (const name of ["front", "trials", "guesses", "ablation", "growth"]) run[name] = rowsOf(run[name]);
   run.whole = new Map(run.front.map((row) => [row.fingerprint, row]));
   // A plan that failed once and was judged later is known by its numbers.
-  const failedFirst = run.trials.filter((row) => row.fingerprint).sort((one, other) => known(one.quality) - known(other.quality));
+  const failedFirst = run.trials
+    .filter((row) => row.fingerprint)
+    .sort((one, other) => known(one.quality) - known(other.quality));
   run.searched = new Map(failedFirst.map((row) => [row.fingerprint, row]));
   const asked = new Set(run.whole.keys());
   const others = run.trials.filter((row) => known(row.quality) && !asked.has(row.fingerprint));
@@ -41,7 +43,8 @@ function plainText(text) {
 /** An element with attributes and children; strings become text, never markup. */
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) if (known(value) && value !== false) made.setAttribute(key, value === true ? "" : value);
+  for (const [key, value] of Object.entries(attributes))
+    if (known(value) && value !== false) made.setAttribute(key, value === true ? "" : value);
   made.append(...children.flat().filter(known));
   return made;
 }

@@ -24,9 +24,21 @@ function drawCell(treatment, x, y, width, title) {
   const left = x + (width - wide) / 2;
   const height = CELL.height - 2;
   group.append(drawn("title", {}, title));
-  group.append(drawn("rect", { x: left, y, width: wide, height, rx: 2, class: treatment.weights === null ? "float" : "bits", style: `fill: ${bitsColour(treatment.weights)}` }));
+  group.append(
+    drawn("rect", {
+      x: left,
+      y,
+      width: wide,
+      height,
+      rx: 2,
+      class: treatment.weights === null ? "float" : "bits",
+      style: `fill: ${bitsColour(treatment.weights)}`,
+    }),
+  );
   if (treatment.weights !== null && treatment.inputs === null && treatment.weights < 16) {
-    group.append(drawn("rect", { class: "half", x: left + 1, y: y + height / 2, width: wide - 2, height: height / 2 - 1 }));
+    group.append(
+      drawn("rect", { class: "half", x: left + 1, y: y + height / 2, width: wide - 2, height: height / 2 - 1 }),
+    );
   }
   return group;
 }
@@ -45,9 +57,21 @@ function drawBlock([start, stop, label, cells], kinds, treatments, stack) {
   const box = drawn("rect", { class: frame, x: x - 1, y: CELL.top - 1, width: width + 2, height: height + 1, rx: 4 });
   box.append(drawn("title", {}, label === null ? `layer ${start} dropped` : spoken));
   group.append(box);
-  group.append(drawn("text", { x: x + width / 2, y: CELL.top - 7, "text-anchor": "middle", class: label === null ? "gone-text" : "" }, label ?? String(start)));
+  group.append(
+    drawn(
+      "text",
+      { x: x + width / 2, y: CELL.top - 7, "text-anchor": "middle", class: label === null ? "gone-text" : "" },
+      label ?? String(start),
+    ),
+  );
   if (label === null) {
-    group.append(drawn("text", { class: "gone-text", x: x + width / 2, y: CELL.top + height / 2 + 4, "text-anchor": "middle" }, "×"));
+    group.append(
+      drawn(
+        "text",
+        { class: "gone-text", x: x + width / 2, y: CELL.top + height / 2 + 4, "text-anchor": "middle" },
+        "×",
+      ),
+    );
     return group;
   }
   cells.forEach((number, row) => {
@@ -69,7 +93,9 @@ function drawStack(run, name, blocks) {
   picture.append(drawn("text", { x: 0, y: CELL.top - 7, "font-weight": 600 }, name));
   kinds.forEach((kind, row) => {
     const y = CELL.top + row * CELL.height + 11;
-    picture.append(drawn("text", { class: "kind", x: CELL.left - 8, y, "text-anchor": "end" }, kind.replaceAll("_", " ")));
+    picture.append(
+      drawn("text", { class: "kind", x: CELL.left - 8, y, "text-anchor": "end" }, kind.replaceAll("_", " ")),
+    );
   });
   for (const block of blocks) picture.append(drawBlock(block, kinds, run.treatments, name));
   return picture;
@@ -92,7 +118,14 @@ function drawPlan(run, picture) {
     legend.append(element("span", {}, swatch(run.treatments[number]), run.treatments[number].text));
   }
   for (const [part, number] of picture.outside) {
-    legend.append(element("span", { "data-outside": part }, swatch(run.treatments[number]), `${part.replaceAll("_", " ")} ${run.treatments[number].text}`));
+    legend.append(
+      element(
+        "span",
+        { "data-outside": part },
+        swatch(run.treatments[number]),
+        `${part.replaceAll("_", " ")} ${run.treatments[number].text}`,
+      ),
+    );
   }
   if (picture.weights) legend.append(element("span", {}, `weights ${picture.weights}`));
   box.append(legend);

@@ -2,13 +2,25 @@
 
 function runView(article, run) {
   const control = (name) => article.querySelector(`[data-control="${name}"]`);
-  const charts = Object.fromEntries([...article.querySelectorAll("[data-chart]")].map((box) => [box.dataset.chart, box]));
+  const charts = Object.fromEntries(
+    [...article.querySelectorAll("[data-chart]")].map((box) => [box.dataset.chart, box]),
+  );
   const details = article.querySelector("[data-details]");
   const has = (name) => run.points.some((point) => known(point[name]));
-  const view = { metric: run.metric, split: run.split, pick: run.pick, chosen: run.pick ?? run.points.find((point) => point.is_baseline)?.fingerprint, axes: new Set(run.axes) };
+  const view = {
+    metric: run.metric,
+    split: run.split,
+    pick: run.pick,
+    chosen: run.pick ?? run.points.find((point) => point.is_baseline)?.fingerprint,
+    axes: new Set(run.axes),
+  };
 
-  const visible = () => run.points.filter((point) => point.is_baseline || (point.changes ?? "").split(" ").every((axis) => !axis || view.axes.has(axis)));
-  const ordered = (points) => points.filter((point) => known(point[view.across])).sort((one, other) => one[view.across] - other[view.across]);
+  const visible = () =>
+    run.points.filter(
+      (point) => point.is_baseline || (point.changes ?? "").split(" ").every((axis) => !axis || view.axes.has(axis)),
+    );
+  const ordered = (points) =>
+    points.filter((point) => known(point[view.across])).sort((one, other) => one[view.across] - other[view.across]);
 
   function redraw() {
     if (!charts.front) return;
@@ -18,9 +30,15 @@ function runView(article, run) {
   function choose(row) {
     view.chosen = row.fingerprint;
     if (details) {
-      showDetails(run, details, run.searched.get(row.fingerprint) ?? (known(row.number) ? row : null), run.whole.get(row.fingerprint));
+      showDetails(
+        run,
+        details,
+        run.searched.get(row.fingerprint) ?? (known(row.number) ? row : null),
+        run.whole.get(row.fingerprint),
+      );
       for (const line of article.querySelectorAll("tr.chosen")) line.classList.remove("chosen");
-      for (const button of article.querySelectorAll(`[data-select="${CSS.escape(row.fingerprint ?? "")}"]`)) button.closest("table.front tr")?.classList.add("chosen");
+      for (const button of article.querySelectorAll(`[data-select="${CSS.escape(row.fingerprint ?? "")}"]`))
+        button.closest("table.front tr")?.classList.add("chosen");
     }
     return redraw();
   }
@@ -28,13 +46,22 @@ function runView(article, run) {
 
   function fill(name, choices) {
     const select = control(name);
-    for (const [value, title] of Object.entries(choices)) if (has(value)) select.append(element("option", { value }, title));
+    for (const [value, title] of Object.entries(choices))
+      if (has(value)) select.append(element("option", { value }, title));
     view[name] = select.value;
-    select.addEventListener("change", () => { view[name] = select.value; redraw(); });
+    select.addEventListener("change", () => {
+      view[name] = select.value;
+      redraw();
+    });
   }
   function walk(event) {
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowDown: -1, ArrowUp: 1 };
-    const among = ordered(visible().filter((point) => event.key === "ArrowUp" || event.key === "ArrowDown" || !["searched", "infeasible"].includes(point.role)));
+    const among = ordered(
+      visible().filter(
+        (point) =>
+          event.key === "ArrowUp" || event.key === "ArrowDown" || !["searched", "infeasible"].includes(point.role),
+      ),
+    );
     if (event.key === "Home" && run.pick) chooseByName(run.pick);
     else if (event.key in steps && among.length) {
       const place = among.findIndex((point) => point.fingerprint === view.chosen);
@@ -48,20 +75,33 @@ function runView(article, run) {
     fill("across", { latency_ms: "latency", size_mb: "bytes stored", memory_mb: "peak memory" });
     fill("marker", MARKERS);
     view.up = control("up").value;
-    control("up").addEventListener("change", () => { view.up = control("up").value; redraw(); });
+    control("up").addEventListener("change", () => {
+      view.up = control("up").value;
+      redraw();
+    });
     for (const axis of run.axes) {
       const box = element("input", { type: "checkbox", checked: true, value: axis });
-      box.addEventListener("change", () => { view.axes[box.checked ? "add" : "delete"](axis); redraw(); });
+      box.addEventListener("change", () => {
+        view.axes[box.checked ? "add" : "delete"](axis);
+        redraw();
+      });
       control("axes").append(element("label", {}, box, ` ${axis}`));
     }
     charts.front.addEventListener("keydown", walk);
     article.addEventListener("click", (event) => {
       const name = event.target.closest("[data-select]")?.dataset.select;
-      if (name) { chooseByName(name); article.querySelector(".explore").scrollIntoView({ block: "nearest" }); }
+      if (name) {
+        chooseByName(name);
+        article.querySelector(".explore").scrollIntoView({ block: "nearest" });
+      }
     });
   }
-  for (const box of article.querySelectorAll("[data-picture]")) box.replaceChildren(drawPlan(run, run.whole.get(box.dataset.picture)?.picture));
-  trialsTable(run, article, (row) => { choose(row); article.querySelector(".explore")?.scrollIntoView({ block: "nearest" }); });
+  for (const box of article.querySelectorAll("[data-picture]"))
+    box.replaceChildren(drawPlan(run, run.whole.get(box.dataset.picture)?.picture));
+  trialsTable(run, article, (row) => {
+    choose(row);
+    article.querySelector(".explore")?.scrollIntoView({ block: "nearest" });
+  });
   if (view.chosen) chooseByName(view.chosen);
 
   let listens = false;
@@ -92,13 +132,21 @@ async function drawEverything() {
     for (const [number, article] of articles.entries()) if (!article.hidden) await drawings[number]();
     document.documentElement.dataset.ready = "true";
   } catch (error) {
-    for (const box of document.querySelectorAll(".chart:empty")) box.append(element("p", { class: "caution" }, `The chart cannot be drawn here (${error}); the tables say the same.`));
+    for (const box of document.querySelectorAll(".chart:empty"))
+      box.append(
+        element("p", { class: "caution" }, `The chart cannot be drawn here (${error}); the tables say the same.`),
+      );
     throw error;
   }
 }
 function showRun(number) {
-  articles.forEach((article, place) => { article.hidden = place !== number; });
-  tabs.forEach((tab, place) => { tab.setAttribute("aria-selected", place === number); tab.tabIndex = place === number ? 0 : -1; });
+  articles.forEach((article, place) => {
+    article.hidden = place !== number;
+  });
+  tabs.forEach((tab, place) => {
+    tab.setAttribute("aria-selected", place === number);
+    tab.tabIndex = place === number ? 0 : -1;
+  });
   drawEverything();
 }
 tabs.forEach((tab, number) => {
@@ -118,7 +166,11 @@ document.addEventListener("click", (event) => {
   if (!button) return;
   const { download: table, form, run } = button.dataset;
   const rows = run === undefined ? DATA.beside[table] : DATA.runs[run][table];
-  download(rows, run === undefined || DATA.runs.length === 1 ? `paring-${table}` : `paring-${Number(run) + 1}-${table}`, form);
+  download(
+    rows,
+    run === undefined || DATA.runs.length === 1 ? `paring-${table}` : `paring-${Number(run) + 1}-${table}`,
+    form,
+  );
 });
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawEverything);
 drawEverything();
