@@ -24,7 +24,8 @@ from .tables import render
 
 REPORT, FRONT_CSV, FRONT_JSON = "report.html", "front.csv", "front.json"
 # In the order in which they build on each other.
-_SCRIPTS = ("data.js", "plan.js", "charts.js", "details.js", "trials.js", "start.js")
+_SCRIPTS = ("data.js", "plan.js", "charts.js", "figures.js", "details.js", "trials.js", "start.js")
+_STYLES = ("page.css", "parts.css")
 # Long tables are written by column: names of columns said once.
 _TABLES = ("front", "trials", "guesses", "ablation", "growth")
 
@@ -87,7 +88,7 @@ def render_page(stories: Sequence[Story]) -> str:
     return environment.from_string(_web("page.html")).render(
         stories=[_told(story) for story in stories],
         beside=beside,
-        style=Markup(_web("page.css")),
+        style=Markup("".join(map(_web, _STYLES))),
         script=Markup(script),
         # Nothing but these two scripts may run, whatever got into the page, and nothing may be fetched.
         allowed=" ".join(f"'sha256-{_digest(code)}'" for code in (script, library)),
