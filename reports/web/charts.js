@@ -134,7 +134,7 @@ function pointTrace(
     mode: text ? "markers+text" : "markers",
     text,
     textposition: place,
-    cliponaxis: false,
+    cliponaxis: !text,
     textfont: { size: 12, color: paint },
     marker: {
       symbol,
@@ -247,8 +247,24 @@ function budgetLines(budget, view) {
   ];
 }
 
+/** All points, and of their intervals what is within half the way they span: one wild interval hides nothing else. */
+function rangeOf(traces, axis) {
+  const drawn = traces.filter((trace) => trace.customdata);
+  const values = drawn.flatMap((trace) => trace[axis]);
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  const reach = 0.5 * (most - least) || 0.1 * Math.abs(most) || 1;
+  const ends = drawn.flatMap((trace) => {
+    const [error, middle] = [trace[`error_${axis}`], trace[axis]];
+    return error ? middle.flatMap((value, n) => [value - error.arrayminus[n], value + error.array[n]]) : middle;
+  });
+  const [low, high] = [Math.max(Math.min(...ends), least - reach), Math.min(Math.max(...ends), most + reach)];
+  const room = 0.06 * (high - low) || 0.1;
+  return [low - room, high + room];
+}
+
 async function drawFront(box, points, view, budget) {
   const Plotly = await library;
+  const traces = frontTraces(points, view);
   const upward = view.up === "quality" ? `${view.metric}, ${view.split} split` : `${view.metric} against the original`;
   const layout = frame({
     x: AXES[view.across],
@@ -257,5 +273,7 @@ async function drawFront(box, points, view, budget) {
     hovermode: "closest",
     uirevision: `${view.across} ${view.up}`,
   });
-  await Plotly.react(box, frontTraces(points, view), layout, CONFIG);
+  layout.xaxis.range = rangeOf(traces, "x");
+  layout.yaxis.range = rangeOf(traces, "y");
+  await Plotly.react(box, traces, layout, CONFIG);
 }

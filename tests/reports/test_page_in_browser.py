@@ -49,8 +49,7 @@ PLACES = """
     x: area.x + xaxis._offset + xaxis.d2p(trace.x[place]),
     y: area.y + yaxis._offset + yaxis.d2p(trace.y[place]),
   })));
-  const apart = (one, other) => (one.name === other.name ? Infinity : Math.hypot(one.x - other.x, one.y - other.y));
-  return points.map((one) => ({ ...one, gap: Math.min(...points.map((other) => apart(one, other)), 1000) }));
+  return points;
 }
 """
 
@@ -138,26 +137,28 @@ def test_the_charts_are_drawn_and_the_pick_is_chosen(study: Study, shown: Any) -
     assert len(places(shown, "the original")) == 1
 
 
-def test_a_click_on_a_point_shows_its_plan_and_its_numbers(study: Study, shown: Any) -> None:
-    pick = study.pick().point.plan.fingerprint
-    finals, judged = {final.plan.fingerprint: final for final in study.record.finals()}, study.record.judged()
-    shown.locator('[data-chart="front"]').scroll_into_view_if_needed()
-    # Of points that lie on one another Plotly finds the smallest, so one that lies by itself is clicked.
-    candidates = [
-        point for point in shown.evaluate(PLACES) if point["name"] in (finals.keys() & judged.keys()) - {pick}
-    ]
-    aim = max(candidates, key=lambda point: point["gap"])
-    fingerprint, final = aim["name"], finals[aim["name"]]
-    shown.mouse.click(aim["x"], aim["y"])
-    until(shown, f"document.querySelector('[data-details]').textContent.includes({fingerprint!r})")
-    assert heading(shown) == name_of(study, fingerprint)
-    details = shown.inner_text("[data-details]")
-    trial = judged[fingerprint]
-    assert f"{final.quality.value:.4f}" in details and f"{trial.quality and trial.quality.value:.4f}" in details
-    assert f"Kernels that ran: {final.profile.kernels}." in details
-    blocks = shown.locator("[data-details] g.block")
+def test_a_click_on_a_point_shows_its_plan_and_its_numbers(
+    make_record: MakeRecord, make_final: MakeFinal, open_page: Callable[..., Any]
+) -> None:
+    base, fast = make_final(), make_final(1, bits=True, quality=0.893, ratio=0.5, kernels="int8 5/30 Linears")
+    slow = make_final(2, quality=0.87, ratio=0.8)
+    finals = (base, make_final(1, bits=True, quality=0.8812, ratio=0.5, kernels="int8 5/30 Linears"), slow)
+    page = open_page(write_report(make_record(base, fast, slow, finals=finals)))
+    for final, other in ((slow, fast), (fast, slow)):
+        name = final.plan.fingerprint
+        page.locator('[data-chart="front"]').scroll_into_view_if_needed()
+        aim = next(point for point in page.evaluate(PLACES) if point["name"] == name)
+        page.mouse.click(aim["x"], aim["y"])
+        until(page, f"document.querySelector('[data-details]').textContent.includes({name!r})")
+        assert heading(page) == str(final.plan)
+        assert other.plan.fingerprint not in page.inner_text("[data-details]")
+    details = page.inner_text("[data-details]")
+    assert "0.8930" in details and "0.8812" in details
+    assert "Kernels that ran: int8 5/30 Linears." in details
+    blocks = page.locator("[data-details] g.block")
     states = [blocks.nth(number).get_attribute("data-state") for number in range(blocks.count())]
-    assert states == ["kept" if slot.layer else "dropped" for stack in final.plan.stacks for slot in stack.slots]
+    assert states == ["kept", "dropped", *["kept"] * 4]
+    assert page.locator("[data-details] g.block title").all_text_contents()[-1] == "encoder, layer 5, query: w8a8"
 
 
 def test_the_arrow_keys_walk_along_the_front_and_home_goes_back(study: Study, shown: Any) -> None:
