@@ -41,6 +41,7 @@ function frame({ x, y, legend = true, ...more }) {
       font: { size: innerWidth < 600 ? 11 : 13 },
       itemsizing: "constant",
     },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("faint"), activecolor: colour("accent") },
     hoverlabel: { align: "left", bgcolor: colour("raised"), bordercolor: colour("faint"), font: { color: ink } },
     ...more,
   };
