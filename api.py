@@ -1,5 +1,6 @@
 """The Python face of paring: search, answer, load."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,7 @@ from .reports.allocated import Allocated, allocate_model
 from .reports.assembled import Assembled, assemble_model
 from .reports.export import Exported, export
 from .reports.front import Front, front_of, table_of
-from .reports.page import write_report
+from .reports.page import write_report, write_side_by_side
 from .reports.pick import Pick, pick_from
 from .search.driver import search
 from .search.modular import Modular
@@ -89,6 +90,23 @@ class Study:
     def report(self) -> Path:
         """Writes report.html, front.csv and front.json into the run folder; returns the page's path."""
         return write_report(self.record)
+
+
+def compare_runs(folders: Sequence[str | Path], page: str | Path) -> Path:
+    """Writes several runs into one page: fronts side by side, which pick changes, and each run's own report.
+
+    Args:
+        folders: run folders, two at least.
+        page: the file to write.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        RunError: if a folder holds no run, or a damaged one.
+        SettingError: if a run is given twice, or the page cannot be there.
+    """
+    return write_side_by_side([Study(folder).record for folder in folders], Path(page))
 
 
 def pare(

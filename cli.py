@@ -150,11 +150,20 @@ def search(
 
 
 @app.command()
-def report(run: given.Run) -> None:
-    """Write report.html, front.csv and front.json of a run."""
-    from .api import Study
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="A run folder, or several to put side by side.", show_default=False)
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The page of several runs; comparison.html here if not given.")
+    ] = None,
+) -> None:
+    """Write report.html, front.csv and front.json of a run; of several, one page that compares them."""
+    from .api import Study, compare_runs
 
-    typer.echo(Study(run).report())
+    if len(runs) == 1 and out is not None:
+        raise SettingError("--out is for several runs; the report of one run is written into its folder.")
+    typer.echo(Study(runs[0]).report() if len(runs) == 1 else compare_runs(runs, out or Path("comparison.html")))
 
 
 @app.command()

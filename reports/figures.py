@@ -1,125 +1,155 @@
-"""The figures of a report, drawn with Plotly."""
+"""What the figures of the page show, as rows of plain data: every figure can be drawn again from its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
 
-import numpy as np
-import plotly.graph_objects as go
+from ..profilers.estimates import PredictedLatency
+from ..profilers.timing import Latency
+from ..search.trial import Trial
+from .ablation import Ablated
+from .front import Front, Point, row_of, trial_point
+from .plan_picture import Pictures, changed_axes
 
-from .front import Front, Point, non_dominated, row_of
+Row = dict[str, Any]
 
-_FRONT, _BEATEN, _BASELINE, _PICK = "#2563eb", "#9ca3af", "#111827", "#dc2626"
-_SMALLEST, _LARGEST = 9.0, 26.0
+_MILLISECONDS = 1e3
+# More digits than any measurement here has, and half the bytes of what JSON would write of a double.
+_DIGITS = 9
 
 
-def front_figure(front: Front, pick: Point | None, searched: Sequence[Point] = ()) -> go.Figure:
-    """Quality against latency (against size where latency was not measured), the size of a marker being bytes stored.
+def front_rows(front: Front, naive: Mapping[str, str], trials: Mapping[str, Trial], pictures: Pictures) -> list[Row]:
+    """Every point of the session that made the front: members, the baseline, naive plans and those beaten.
 
     Args:
         front: of a run.
-        pick: the recommended member, which is ringed.
-        searched: candidates known from the search only, drawn faintly.
+        naive: name of a naive plan -> fingerprint.
+        trials: fingerprint -> trial, for their numbers.
+        pictures: draws the plans.
+
+    Returns:
+        Members first, in their order; "role" is front, baseline, naive or beaten, and a member that has another role
+        too says so under "is_baseline" and "naive".
     """
-    figure = go.Figure()
-    if searched:
-        figure.add_trace(_trace(searched, front, "searched, not on the front", _BEATEN, opacity=0.35, bars=False))
-    if front.beaten:
-        figure.add_trace(_trace(front.beaten, front, "beaten when measured whole", _BEATEN, opacity=0.8))
-    figure.add_trace(_staircase(front))
-    figure.add_trace(_trace(front.members, front, "front", _FRONT))
-    figure.add_trace(_trace([front.baseline], front, "baseline", _BASELINE, symbol="diamond"))
-    if pick is not None:
-        figure.add_trace(_trace([pick], front, "pick", _PICK, symbol="circle-open", bars=False, grow=12))
-    has_latency = _across(front) == "latency_ms"
-    figure.update_layout(
-        template="plotly_white",
-        height=520,
-        margin={"l": 60, "r": 20, "t": 20, "b": 50},
-        xaxis_title="latency of one request, ms" if has_latency else "stored, MB",
-        yaxis_title=f"{front.metric}, {front.split} split",
-        legend={"orientation": "h", "y": 1.08},
-        hoverlabel={"align": "left"},
-        xaxis_rangemode="tozero",
+    named = {fingerprint: name for name, fingerprint in naive.items()}
+    ties = {point.plan.fingerprint: tie for point, tie in zip(front.members, front.ties, strict=True)}
+    by_name = {point.plan.fingerprint: point for point in (*front.members, front.baseline, *front.beaten)}
+    if front.split == "search":
+        # Then all trials are of one session, and those beaten are among the rows of trials.
+        kept = {*(point.plan.fingerprint for point in (*front.members, front.baseline)), *named}
+        by_name = {fingerprint: point for fingerprint, point in by_name.items() if fingerprint in kept}
+    rows = []
+    for fingerprint, point in by_name.items():
+        row = {**row_of(point, front.baseline), **measured(point)}
+        trial, name = trials.get(fingerprint), named.get(fingerprint)
+        role = "front" if fingerprint in ties else "baseline" if point.is_baseline else "naive" if name else "beaten"
+        row |= {
+            "role": role,
+            "tie": ties.get(fingerprint),
+            "naive": name,
+            "trial": None if trial is None else trial.number,
+            "predicted": point.is_predicted,
+            "changes": " ".join(sorted(changed_axes(point.plan))),
+        }
+        rows.append(plain(row) | {"picture": pictures.picture(point.plan)})
+    return rows
+
+
+def trial_rows(trials: Sequence[Trial], baseline: Point | None, pictures: Pictures) -> list[Row]:
+    """Every trial: its numbers on the search split, or what it failed of.
+
+    Args:
+        trials: of a run.
+        baseline: the original on the search split; None where it has no numbers.
+        pictures: draws the plans.
+    """
+    rows = []
+    for trial in trials:
+        row: Row = {"number": trial.number, "state": trial.state.value.replace("_", " "), "cause": trial.cause}
+        if trial.plan is not None:
+            row |= {"plan": str(trial.plan), "fingerprint": trial.plan.fingerprint}
+            row |= {"changes": " ".join(sorted(changed_axes(trial.plan)))}
+        if trial.measures is not None and baseline is not None:
+            row |= row_of(trial_point(trial), baseline)
+            row |= {"predicted": trial.profile is not None and trial.profile.is_predicted}
+            # They say what the columns without "search" say already, or nothing.
+            for name in ("search_quality", "drop_low", "drop_high", "predicted_ms", "split"):
+                row.pop(name, None)
+        rows.append(plain(row) | {"picture": None if trial.plan is None else pictures.picture(trial.plan)})
+    return rows
+
+
+def guess_rows(front: Front, trials: Mapping[str, Trial]) -> list[Row]:
+    """What the search took a latency for, by prediction or by a short measurement, beside that measured whole.
+
+    Args:
+        front: measured whole.
+        trials: fingerprint -> trial.
+    """
+    rows = []
+    for point in (*front.members, *front.beaten):
+        trial = trials.get(point.plan.fingerprint)
+        late, whole = None if trial is None or trial.profile is None else trial.profile.latency, point.profile.latency
+        if late is None or not isinstance(whole, Latency) or point.is_baseline or front.split == "search":
+            continue
+        row = {
+            "plan": str(point.plan),
+            "fingerprint": point.plan.fingerprint,
+            "predicted": isinstance(late, PredictedLatency),
+            "searched_ratio": late.ratio,
+            "searched_low": late.ratio_low,
+            "searched_high": late.ratio_high,
+            "measured_ratio": whole.ratio,
+            "measured_low": whole.ratio_low,
+            "measured_high": whole.ratio_high,
+            "error": late.ratio / whole.ratio - 1,
+        }
+        rows.append(plain(row))
+    return rows
+
+
+def ablation_rows(found: Sequence[Ablated], baseline: Point) -> list[Row]:
+    """What each axis gave, one row per set of axes.
+
+    Args:
+        found: by `ablation.ablation`.
+        baseline: the original on the search split.
+    """
+    columns = (
+        "plan",
+        "fingerprint",
+        "is_baseline",
+        "size_ratio",
+        "quality",
+        "drop",
+        "latency_ms",
+        "speedup",
+        "memory_mb",
+        "size_mb",
     )
-    return figure
+    rows = []
+    for one in found:
+        best = dict.fromkeys(columns) if one.best is None else row_of(one.best, baseline)
+        row = {"axes": one.title, "trials": one.trials, "hypervolume": one.hypervolume}
+        rows.append(plain({**row, **{name: best[name] for name in columns}}))
+    return rows
 
 
-def _trace(
-    points: Sequence[Point],
-    front: Front,
-    name: str,
-    colour: str,
-    *,
-    symbol: str = "circle",
-    opacity: float = 1.0,
-    bars: bool = True,
-    grow: float = 0.0,
-) -> go.Scatter:
-    rows = [row_of(point, front.baseline) for point in points]
-    x_name = _across(front)
-    largest = front.baseline.measures.size_bytes
-    areas = [point.measures.size_bytes / largest for point in points]
-    sizes = [grow + _SMALLEST + (_LARGEST - _SMALLEST) * min(area, 1.5) for area in areas]
-    return go.Scatter(
-        x=[row[x_name] for row in rows],
-        y=[row["quality"] for row in rows],
-        mode="markers",
-        marker={
-            "symbol": symbol,
-            "color": colour,
-            "size": sizes,
-            "opacity": opacity,
-            "line": {"width": 1, "color": "white"},
-        },
-        error_x=_bars(rows, x_name, "latency_low_ms", "latency_high_ms") if bars and x_name == "latency_ms" else None,
-        error_y=_bars(rows, "quality", "quality_low", "quality_high") if bars else None,
-        name=name,
-        hovertext=[_hover(row) for row in rows],
-        hoverinfo="text",
-        customdata=[row["fingerprint"] for row in rows],
-    )
+def measured(point: Point) -> Row:
+    """How requests scattered and what a request takes, of a point measured whole; nothing where it was not."""
+    late = point.profile.latency
+    if not isinstance(late, Latency):
+        return {}
+    percentiles = {f"p{percent}_ms": late.percentile(percent) * _MILLISECONDS for percent in (50, 90, 99)}
+    return {**percentiles, "requests_per_second": late.throughput, "warnings": "; ".join(late.warnings)}
 
 
-def _staircase(front: Front) -> go.Scatter:
-    """Through the members that no other one beats in the two objectives drawn; further ones are on the front too."""
-    name = _across(front)
-    rows = [row_of(point, front.baseline) for point in front.members]
-    places = np.array([[float(str(row[name])), -float(str(row["quality"]))] for row in rows]).reshape(len(rows), 2)
-    corners = sorted(places[non_dominated(places)].tolist())
-    return go.Scatter(
-        x=[x for x, _ in corners],
-        y=[-y for _, y in corners],
-        mode="lines",
-        line={"shape": "hv", "width": 1, "color": _FRONT},
-        hoverinfo="skip",
-        showlegend=False,
-    )
+def plain(row: Mapping[str, Any]) -> Row:
+    """A row as JSON may hold it: nothing that is not finite, and no digits that mean nothing."""
 
+    def value_of(value: Any) -> Any:
+        if not isinstance(value, float):
+            return value
+        return float(f"{value:.{_DIGITS}g}") if isfinite(value) else None
 
-def _across(front: Front) -> str:
-    """What the horizontal axis shows."""
-    return "size_mb" if front.baseline.measures.latency_seconds is None else "latency_ms"
-
-
-def _bars(rows: Sequence[dict[str, object]], middle: str, low: str, high: str) -> dict[str, object]:
-    def distance(row: dict[str, object], end: str) -> float:
-        return abs(float(str(row[end])) - float(str(row[middle])))
-
-    return {
-        "type": "data",
-        "symmetric": False,
-        "array": [distance(row, high) for row in rows],
-        "arrayminus": [distance(row, low) for row in rows],
-        "thickness": 1,
-        "width": 3,
-    }
-
-
-def _hover(row: dict[str, object]) -> str:
-    """Only numbers and names that paring itself made: nothing of the user's goes into Plotly's markup."""
-    lines = [str(row["plan"]).replace("; ", "<br>"), f"quality {row['quality']:.4f} (drop {row['drop']:+z.4f})"]
-    if row["latency_ms"] is not None:
-        lines.append(f"{row['latency_ms']:.2f} ms, {row['speedup']:.2f} times as fast")
-    if row["memory_mb"] is not None:
-        lines.append(f"{row['memory_mb']:.0f} MB at the peak")
-    lines.append(f"{row['size_mb']:.1f} MB stored, kernels: {row['kernels']}")
-    return "<br>".join(lines)
+    return {name: value_of(value) for name, value in row.items()}

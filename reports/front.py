@@ -92,14 +92,19 @@ class Front:
         return self.members if self.baseline in self.members else (*self.members, self.baseline)
 
 
-def front_of(record: Record) -> Front:
+def front_of(record: Record, *, judged: dict[str, Trial] | None = None, finals: list[Final] | None = None) -> Front:
     """The front of a run, as measured whole on the test split; before that, as searched.
+
+    Args:
+        record: of the run.
+        judged: what `record.judged()` answers, from who has read it already: of a long search that takes seconds.
+        finals: likewise `record.finals()`.
 
     Raises:
         RunError: if no trial was judged yet, or the baseline is missing; it says what became of the trials.
     """
-    trials = record.judged()
-    finals = record.finals()
+    trials = record.judged() if judged is None else judged
+    finals = record.finals() if finals is None else finals
     points = [_final_point(final, trials) for final in finals] or [trial_point(trial) for trial in trials.values()]
     baseline = next((point for point in points if point.is_baseline), None)
     if baseline is None:
@@ -180,6 +185,11 @@ def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
         return 0.0
     if inside.shape[1] == 1:
         return float(reference[0] - inside.min())
+    if inside.shape[1] == 2:
+        # A staircase in one sweep; without it the volumes of a long search's history take minutes.
+        inside = inside[np.argsort(inside[:, 0], kind="stable")]
+        widths = np.diff(np.append(inside[:, 0], reference[0]))
+        return float((widths * (reference[1] - np.minimum.accumulate(inside[:, 1]))).sum())
     order = np.argsort(inside[:, -1], kind="stable")
     inside = inside[order]
     upper = np.append(inside[1:, -1], reference[-1])

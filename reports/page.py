@@ -1,45 +1,33 @@
 """The report: one HTML page that needs nothing beside it."""
 
-from dataclasses import dataclass
+import base64
+import gzip
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from plotly.offline import get_plotlyjs
 
-from ..errors import BudgetError
-from ..profilers.timing import Latency
+from ..errors import RunError, SettingError
 from ..search.cache import replace_file, writing
 from ..search.study import Record
-from ..search.trial import Trial
-from ..spaces.families import FAMILIES
-from ..spaces.plan import Plan, Slot
-from .figures import front_figure
-from .front import Front, Point, front_of, row_of, trial_point
-from .pick import Pick, pick_from
+from .figures import Row
+from .several import comparison, labels
+from .story import Story, brief, dates, doubts, gap, mean_error, plan_in_words, story_of, unbeaten
 from .tables import render
 
 REPORT, FRONT_CSV, FRONT_JSON = "report.html", "front.csv", "front.json"
-# Of the family with the fewest: a plan does not say which family it is for.
-_FEWEST_LINEARS = {
-    name: min(len(s.linears) for forms in FAMILIES.values() for form in forms for s in form.stacks if s.name == name)
-    for name in ("encoder", "decoder")
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """One slot of a plan's picture.
-
-    Attributes:
-        label: the layer that stands there; "-" where none does.
-        share: 0 to 1, of its parts that are quantised.
-        title: in words.
-    """
-
-    label: str
-    share: float
-    title: str
+# In the order in which they build on each other.
+_SCRIPTS = ("data.js", "plan.js", "charts.js", "figures.js", "details.js", "trials.js", "start.js")
+_STYLES = ("page.css", "parts.css")
+# Long tables are written by column: names of columns said once.
+_TABLES = ("front", "trials", "guesses", "ablation", "growth")
 
 
 def write_report(record: Record) -> Path:
@@ -49,122 +37,130 @@ def write_report(record: Record) -> Path:
         The path of the page.
 
     Raises:
-        RunError: if no trial was judged yet.
+        RunError: if no trial has numbers yet; the page is there then all the same, and lists what became of them.
         StorageError: if the disk refuses.
     """
-    front = front_of(record)
-    page = render_page(record, front)
+    (story,) = _stories([record])
+    page = render_page([story])
     with writing(record.folder):
-        replace_file(record.folder / FRONT_CSV, render(front, "csv"))
-        replace_file(record.folder / FRONT_JSON, render(front, "json"))
+        if story.front is not None:
+            replace_file(record.folder / FRONT_CSV, render(story.front, "csv"))
+            replace_file(record.folder / FRONT_JSON, render(story.front, "json"))
         replace_file(record.folder / REPORT, page)
+    if story.front is None:
+        raise RunError(f"{story.why_no_front.rstrip('.')}. What became of its trials is in {record.folder / REPORT}.")
     return record.folder / REPORT
 
 
-def render_page(record: Record, front: Front) -> str:
+def write_side_by_side(records: Sequence[Record], page: Path) -> Path:
+    """Writes several runs into one page.
+
+    Args:
+        records: of the runs, two at least, in the order in which they are shown.
+        page: the file to write; its folder is there already.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        SettingError: if a run is given twice, or the page cannot be there.
+        StorageError: if the disk refuses.
+    """
+    folders = [record.folder.resolve() for record in records]
+    if len(set(folders)) < len(folders):
+        raise SettingError("each run is given once; leave out those that are repeated.")
+    if page.is_dir() or not page.resolve().parent.is_dir():
+        raise SettingError(
+            f"the page is a file in a folder that exists, got {page}; give for instance --out both.html."
+        )
+    text = render_page(_stories(records))
+    with writing(page.resolve().parent):
+        replace_file(page, text)
+    return page
+
+
+def render_page(stories: Sequence[Story]) -> str:
     """The page as text; everything that is not ours is escaped."""
-    try:
-        pick: Pick | None = pick_from(front)
-        refusal = ""
-    except BudgetError as error:
-        pick, refusal = None, str(error)
-    shown = {point.plan.fingerprint for point in (*front.members, *front.beaten, front.baseline)}
-    searched = [] if front.split == "search" else _searched_only(record, shown)
-    figure = front_figure(front, None if pick is None else pick.point, searched)
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(shown=format, brief=_brief)
-    template = environment.from_string(files(__package__).joinpath("page.html").read_text(encoding="utf8"))
-    return template.render(
-        front=front,
-        rows=[(row, blocks_of(point.plan)) for row, point in _rows(front)],
-        pick=pick,
-        pick_row=None if pick is None else row_of(pick.point, front.baseline),
-        pick_blocks=None if pick is None else blocks_of(pick.point.plan),
-        refusal=refusal,
-        figure=Markup(figure.to_html(full_html=False, include_plotlyjs="inline", config={"displaylogo": False})),
-        trials=[_trial_row(trial) for trial in record.trials()],
-        settings=record.settings,
-        noise=record.noise,
-        prediction=record.prediction,
-        guesses=_guesses(front),
-        gap=_gap(front),
-        doubts=_doubts(record),
-        unequal=[str(final.plan) for final in record.finals() if not final.reloads_equal],
+    environment.filters.update(shown=format, brief=brief, plan=plan_in_words)
+    beside = comparison(stories) if len(stories) > 1 else None
+    script, library = _script(), get_plotlyjs()
+    return environment.from_string(_web("page.html")).render(
+        stories=[_told(story) for story in stories],
+        beside=beside,
+        style=Markup("".join(map(_web, _STYLES))),
+        script=Markup(script),
+        # Nothing but these two scripts may run, whatever got into the page, and nothing may be fetched.
+        allowed=" ".join(f"'sha256-{_digest(code)}'" for code in (script, library)),
+        library=_packed_library(),
+        data=Markup(_for_script({"runs": [_carried(story) for story in stories], "beside": beside})),
     )
 
 
-def blocks_of(plan: Plan) -> list[tuple[str, list[Block]]]:
-    """A plan as pictures, one row of blocks per stack."""
-    return [(stack.name, [_block(slot, _FEWEST_LINEARS[stack.name]) for slot in stack.slots]) for stack in plan.stacks]
+def _stories(records: Sequence[Record]) -> list[Story]:
+    return [story_of(record, label) for record, label in zip(records, labels(records), strict=True)]
 
 
-def _brief(source: str) -> str:
-    """A local path by its last two parts: a report that is passed on need not tell whose machine it was made on."""
-    path = Path(source)
-    return "/".join(path.parts[-2:]) if path.is_absolute() else source
-
-
-def _block(slot: Slot, linears: int) -> Block:
-    if slot.layer is None:
-        return Block("-", 0.0, "dropped")
-    merged = slot.layer.originals
-    done = [f"stands for layers {merged.start} to {merged.stop - 1}"] if slot.layer.granularity > 1 else []
-    done += [f"{kind}: {' '.join(map(str, t.to_json().values()))}" for kind, t in slot.treatments.items]
-    quantised = sum(t.precision is not None and t.precision.weight_bits is not None for _, t in slot.treatments.items)
-    return Block(str(slot.layer), min(1.0, quantised / linears), "; ".join(done) or "as it was")
-
-
-def _rows(front: Front) -> list[tuple[dict[str, object], Point]]:
-    points = [*front.members, *([] if front.baseline in front.members else [front.baseline])]
-    return [(row_of(point, front.baseline), point) for point in points]
-
-
-def _searched_only(record: Record, shown: set[str]) -> list[Point]:
-    """Points of the search that were not measured whole; on another split, so only a rough picture."""
-    return [trial_point(trial) for name, trial in record.judged().items() if name not in shown]
-
-
-def _trial_row(trial: Trial) -> dict[str, object]:
-    measures, late = trial.measures, None if trial.profile is None else trial.profile.latency
+def _told(story: Story) -> dict[str, Any]:
+    """What the template says of a run in words."""
+    front = story.front
     return {
-        "number": trial.number,
-        "state": trial.state.value.replace("_", " "),
-        "plan": "" if trial.plan is None else str(trial.plan),
-        "cause": trial.cause,
-        "quality": None if measures is None else measures.quality,
-        "latency_ms": None if measures is None or measures.latency_seconds is None else measures.latency_seconds * 1e3,
-        "speedup": None if late is None else 1 / late.ratio,
-        "memory_mb": None if measures is None or measures.memory_bytes is None else measures.memory_bytes / 1e6,
-        "size_mb": None if measures is None else measures.size_bytes / 1e6,
-        "mark": "~" if trial.profile is not None and trial.profile.is_predicted else "",
+        "label": story.label,
+        "settings": story.settings,
+        "front": front,
+        "why_no_front": story.why_no_front,
+        "answer": story.answer,
+        "pick": story.row(story.answer.fingerprint),
+        "runners_up": [row for name in story.answer.runners_up if (row := story.row(name))],
+        "rows": story.data["front"],
+        "guesses": story.data["guesses"],
+        "ablation": story.data["ablation"],
+        "growth": story.data["growth"],
+        "n_trials": len(story.data["trials"]),
+        "reference": story.data["reference"],
+        "dates": dates(story.record),
+        "noise": story.record.noise,
+        "prediction": story.record.prediction,
+        "is_predicted": any(row.get("predicted") for row in story.data["trials"]),
+        "mean_error": mean_error(story),
+        "gap": gap(front),
+        "doubts": doubts(story.finals),
+        "unbeaten": [point.plan for point in unbeaten(story)],
+        "unequal": [final.plan for final in story.finals if not final.reloads_equal],
     }
 
 
-def _guesses(front: Front) -> float | None:
-    """Mean relative error of the predicted latencies of all points that were measured whole; None without any."""
-    errors = [
-        abs(point.predicted_seconds / point.measures.latency_seconds - 1)
-        for point in (*front.members, *front.beaten)
-        if point.predicted_seconds is not None and point.measures.latency_seconds and not point.is_predicted
-    ]
-    return sum(errors) / len(errors) if errors else None
+def _carried(story: Story) -> dict[str, Any]:
+    """What the script of the page draws a run from."""
+    return {"label": story.label, **story.data, **{name: by_column(story.data[name]) for name in _TABLES}}
 
 
-def _doubts(record: Record) -> list[str]:
-    """What made the measurement of the front doubtful, each once."""
-    latencies = [final.profile.latency for final in record.finals()]
-    return list(dict.fromkeys(doubt for late in latencies if isinstance(late, Latency) for doubt in late.warnings))
+def by_column(rows: Sequence[Row]) -> dict[str, list[Any]]:
+    """Rows as the names of all their columns, and lists of values in that order, None where a row has none."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    return {"columns": columns, "rows": [[row.get(name) for name in columns] for row in rows]}
 
 
-def _gap(front: Front) -> float | None:
-    """By how much the members look better on the split that chose them, relative to the baseline, on average."""
-    pairs = [
-        (point.search_quality, point.quality.value)
-        for point in front.members
-        if point.search_quality is not None and not point.is_baseline
-    ]
-    base = front.baseline.search_quality
-    if front.split == "search" or not pairs or base is None:
-        return None
-    shift = base - front.baseline.quality.value
-    return sum(searched - tested - shift for searched, tested in pairs) / len(pairs)
+def _for_script(data: Any) -> str:
+    """JSON that cannot end the script element it stands in, or begin anything."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _script() -> str:
+    parts = "\n".join(_web(name) for name in _SCRIPTS)
+    return f'"use strict";\n(() => {{\n{parts}\n}})();'
+
+
+def _web(name: str) -> str:
+    return files(__package__).joinpath("web", name).read_text(encoding="utf8")
+
+
+def _digest(code: str) -> str:
+    return base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+
+
+@cache
+def _packed_library() -> str:
+    """Plotly, compressed: two fifths of its bytes, and the browser need not read it before it has painted the page."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()

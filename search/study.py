@@ -29,6 +29,7 @@ _REFERENCE = "reference_seconds"
 _NOISE = "noise"
 _FINAL = "final:"
 _PREDICTION = "prediction"
+_NAIVE = "naive"
 
 
 class Record:
@@ -155,7 +156,11 @@ class Record:
         return len(self._study.get_trials(deepcopy=False))
 
     def trials(self) -> list[Trial]:
-        """All trials but repeats of a plan already judged, in the order they were proposed."""
+        """All trials but repeats of a plan already judged, in the order they were proposed.
+
+        Raises:
+            RunError: if one is damaged.
+        """
         with damage_named(f"the run in {self.folder}"):
             found = self._study.get_trials(deepcopy=False)
             kept = [one for one in found if one.state.is_finished() and "repeats" not in one.user_attrs]
@@ -171,7 +176,11 @@ class Record:
         return [trial for trial in self.trials() if trial.number in numbers and trial.state == State.JUDGED]
 
     def finals(self) -> list[Final]:
-        """The front as it was last measured whole; empty before that. The baseline is in it."""
+        """The front as it was last measured whole; empty before that. The baseline is in it, and naive plans.
+
+        Raises:
+            RunError: if it is damaged.
+        """
         with damage_named(f"the run in {self.folder}"):
             attributes = self._study.user_attrs
             return [Final.from_json(value) for name, value in attributes.items() if name.startswith(_FINAL) and value]
@@ -183,6 +192,16 @@ class Record:
             self._study.set_user_attr(name, None)
         for name, value in fresh.items():
             self._study.set_user_attr(name, value)
+
+    @property
+    def naive(self) -> dict[str, str]:
+        """Name of a naive plan -> fingerprint of its final; empty in runs from before there were any."""
+        found: dict[str, str] = self._study.user_attrs.get(_NAIVE) or {}
+        return dict(found)
+
+    def set_naive(self, fingerprints: Mapping[str, str]) -> None:
+        """Keeps which of the finals are naive plans, measured to compare the front with."""
+        self._study.set_user_attr(_NAIVE, dict(fingerprints))
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Begins to search, or to search on; call it while the folder is locked.

@@ -118,6 +118,21 @@ def test_report_prints_the_path_of_the_page(command: Command, run_folder: Path) 
     assert (run_folder / REPORT).is_file()
 
 
+def test_report_of_several_runs_is_one_page(
+    command: Command, run_folder: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (run_folder / REPORT).read_bytes()
+    both = tmp_path / "both.html"
+    assert command("report", run_folder, finished_run, "--out", both) == (0, f"{both}\n", "")
+    assert "2 runs side by side" in both.read_text(encoding="utf8")
+    assert (run_folder / REPORT).read_bytes() == before
+    monkeypatch.chdir(tmp_path)
+    assert command("report", run_folder, finished_run) == (0, "comparison.html\n", "")
+    assert (tmp_path / "comparison.html").is_file()
+    assert_refused(command("report", run_folder, run_folder), "each run is given once")
+    assert_refused(command("report", run_folder, "--out", both), "--out is for several runs")
+
+
 def test_front_in_every_format(command: Command, finished_run: Path) -> None:
     front = Study(finished_run).front()
     code, text, err = command("front", finished_run, "--format", "json")
@@ -409,8 +424,9 @@ def test_a_budget_that_nothing_meets_keeps_the_trials(search: Command, command: 
     assert [trial.state for trial in Record.open(tmp_path / "new").trials()] == ["infeasible"] * 2
     assert command("report", tmp_path / "new")[::2] == (0, "")
     html = (tmp_path / "new" / REPORT).read_text(encoding="utf8")
-    assert "Not final." in html and html.count('<td class="text">infeasible</td>') == 2
-    assert "<b>Deploy" not in html
+    data = html.partition('id="data">')[2].partition("</script>")[0]
+    assert "Not final." in html and data.count('"infeasible"') == 2
+    assert ">Deploy " not in html
     assert_refused(command("pick", tmp_path / "new"), r"size_mb")
 
 

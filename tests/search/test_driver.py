@@ -6,9 +6,10 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -34,14 +35,15 @@ from paring.search import finals, judge, quality
 from paring.search.data import read_tables
 from paring.search.driver import search
 from paring.search.judge import Judge
+from paring.search.naive import ALL_INT8, TOP_DROPPED
 from paring.search.objectives import Limits
 from paring.search.progress import Silent
 from paring.search.settings import Settings
 from paring.search.study import Record
 from paring.search.tasks import Task
 from paring.search.training import Training
-from paring.search.trial import State, Trial
-from paring.search.workbench import Greedy
+from paring.search.trial import Final, State, Trial
+from paring.search.workbench import Greedy, LocalWorkbench
 from paring.spaces.plan import Plan
 from paring.spaces.space import Space
 
@@ -168,6 +170,13 @@ def plans_of(trials: list[Trial]) -> list[Plan]:
     return [trial.plan for trial in trials if trial.plan is not None]
 
 
+def wanted_of(record: Record) -> set[Plan]:
+    """The plans measured whole but for those that are there only to compare with."""
+    asked = {trial.plan.fingerprint for trial in record.best() if trial.plan}
+    extra = set(record.naive.values()) - asked
+    return {final.plan for final in record.finals() if final.plan.fingerprint not in extra}
+
+
 def test_trials_are_distinct_plans_and_the_baseline_comes_first(rich: Record) -> None:
     trials = rich.trials()
     assert len(trials) == len(set(plans_of(trials))) == 8
@@ -200,7 +209,7 @@ def test_the_best_are_exactly_those_that_nothing_dominates(rich: Record) -> None
 def test_the_front_is_measured_whole_with_the_baseline_on_the_test_split(rich: Record) -> None:
     found = {final.plan: final for final in rich.finals()}
     baseline = plans_of(rich.trials())[0]
-    assert set(found) == {baseline, *plans_of(rich.best())}
+    assert wanted_of(rich) == {baseline, *plans_of(rich.best())}
     assert len(found) == len(rich.finals())
     for plan, final in found.items():
         assert final.reloads_equal
@@ -217,6 +226,47 @@ def test_the_front_is_measured_whole_with_the_baseline_on_the_test_split(rich: R
     }
 
 
+def test_naive_plans_are_measured_beside_the_front(rich: Record) -> None:
+    finals = {final.plan.fingerprint: final for final in rich.finals()}
+    assert set(rich.naive) == {ALL_INT8, TOP_DROPPED}
+    assert set(rich.naive.values()) <= finals.keys()
+    top = finals[rich.naive[TOP_DROPPED]]
+    assert top.plan.stack("encoder").dropped == (2,)
+    assert top.plan.is_plain
+    assert top.reloads_equal
+    assert top.quality.split == "test"
+
+
+def test_runs_from_before_naive_plans_are_not_measured_again(
+    rich: Record, settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    old = Record.open(Path(shutil.copytree(rich.folder, out)))
+    old.set_finals([final for final in old.finals() if final.plan in wanted_of(old)])
+    old.set_naive({})
+    monkeypatch.setattr("paring.search.driver.measure_whole", lambda *_, **__: pytest.fail("measured again"))
+    assert search(settings(out, **RICH)).naive == {}
+
+
+@pytest.mark.parametrize("error", [MeasurementError("not finite"), RuntimeError("no kernel")])
+def test_a_naive_plan_that_cannot_be_measured_does_not_cost_the_answer(
+    rich: Record, settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    real, out = finals.measure_whole, tmp_path / "run"
+    top = rich.naive[TOP_DROPPED]
+    Record.open(Path(shutil.copytree(rich.folder, out))).set_finals([])
+
+    def refuses_the_top(bench: LocalWorkbench, plans: Sequence[Plan], *rest: Any, **options: Any) -> list[Final]:
+        if top in {plan.fingerprint for plan in plans}:
+            raise error
+        return real(bench, plans, *rest, **options)
+
+    monkeypatch.setattr("paring.search.driver.measure_whole", refuses_the_top)
+    record = search(settings(out, **RICH))
+    assert {final.plan for final in record.finals()} == {plans_of(record.trials())[0], *plans_of(record.best())}
+    assert TOP_DROPPED not in record.naive
+
+
 def test_more_trials_keep_the_earlier_ones(
     rich: Record, settings: MakeSettings, tmp_path: Path, judgements: Judgements
 ) -> None:
@@ -230,10 +280,7 @@ def test_more_trials_keep_the_earlier_ones(
     assert sorted(plan.fingerprint for plan in plans_of(longer.best())) == sorted(
         brute_force_front(longer.trials(), ("quality", "latency", "size"))
     )
-    assert {final.plan for final in longer.finals()} == {
-        plans_of(longer.trials())[0],
-        *plans_of(longer.best()),
-    }
+    assert wanted_of(longer) == {plans_of(longer.trials())[0], *plans_of(longer.best())}
 
 
 def test_a_finished_search_judges_nothing_again(
@@ -484,7 +531,7 @@ def test_a_front_whose_measuring_was_stopped_is_measured(
             search(settings(tmp_path / "run"))
     assert Record.open(tmp_path / "run").finals() == []
     record = search(settings(tmp_path / "run"))
-    assert {final.plan for final in record.finals()} == {judgements.plans[0], *plans_of(record.best())}
+    assert wanted_of(record) == {judgements.plans[0], *plans_of(record.best())}
     assert len(judgements.plans) == 3
 
 
@@ -563,7 +610,7 @@ def test_the_front_keeps_the_budget(settings: MakeSettings, tmp_path: Path) -> N
     trials = record.trials()
     assert [trial.state for trial in trials] == [State.INFEASIBLE, State.JUDGED, State.JUDGED]
     assert {plan.fingerprint for plan in plans_of(record.best())} == brute_force_front(trials, ("quality", "size"))
-    assert {final.plan for final in record.finals()} == {plans_of(trials)[0], *plans_of(record.best())}
+    assert wanted_of(record) == {plans_of(trials)[0], *plans_of(record.best())}
 
 
 def test_a_fine_tuned_order_is_searched_and_resumed(
