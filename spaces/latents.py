@@ -162,7 +162,8 @@ class _Problem:
 
     def kept(self, latents: Tensor, decoder: nn.ModuleList, means: Sequence[Tensor | None]) -> Decoded:
         """A copy on the CPU, in the coordinates of the weights, every row as long as errs least."""
-        layers = [(layer.weight.detach().cpu(), layer.bias.detach().cpu()) for layer in decoder]
+        linears = (layer for layer in decoder if isinstance(layer, nn.Linear))
+        layers = [(layer.weight.detach().cpu(), layer.bias.detach().cpu()) for layer in linears]
         weight, bias = layers[-1]
         back = torch.linalg.solve_triangular(
             self.root.t(), torch.cat([weight, bias.unsqueeze(1)], 1).double(), upper=True
