@@ -75,10 +75,12 @@ class Metric:
     def turned(self, weight: Tensor, inputs: Tensor) -> Tensor:
         """A weight in coordinates in which the sum of its squares is its error; `inputs` is a root of that metric."""
         rows = weight.detach().double() @ inputs
-        if self.outputs is None or self.outputs.dim() == 1:
-            return rows if self.outputs is None else self.outputs.sqrt().unsqueeze(1) * rows
-        root: Tensor = torch.linalg.cholesky(self.outputs)
-        return root.t() @ rows
+        if self.outputs is None:
+            return rows
+        if self.outputs.dim() == 1:
+            return self.outputs.sqrt().unsqueeze(1) * rows
+        turned: Tensor = torch.linalg.cholesky(self.outputs).t() @ rows
+        return turned
 
 
 def factorise(
