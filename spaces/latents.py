@@ -44,8 +44,9 @@ def fit_latents(
         metrics: what an error of each weight costs; of the outputs' metric, the diagonal counts.
         training: how.
         means: the mean input of each Linear whose bias shall take up what the mean loses.
-        report: told ten times how many steps are done, of how many, and the share of the error that is left.
-        choose: of what the best of ten states is decided by, lower is better; None for the error.
+        report: told at the start and ten times after it how many steps are done, of how many, and the share of the
+            error that is left.
+        choose: of what the best of these states is decided by, lower is better; None for the error.
 
     Returns:
         The best state, on the CPU. The same seed gives the same on the same device.
