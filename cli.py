@@ -15,7 +15,7 @@ from .cli_answer import front, pick, show_answer
 from .cli_assembly import assemble, prepare
 from .cli_bits import allocate
 from .cli_profilers import devices, doctor, profile
-from .errors import ParingError
+from .errors import ParingError, SettingError
 
 app = typer.Typer(
     help="What should I deploy? Hardware-aware compression search for Transformers.",

@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 
 from paring.reports.plan_picture import Pictures, changed_axes, rank_of
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 
@@ -54,7 +55,14 @@ def test_kinds_stand_as_data_flows_and_are_those_that_any_plan_treats() -> None:
 
 
 def test_a_rank_is_a_width_and_the_largest_is_narrower_than_a_dense_linear() -> None:
-    plan = encoder(slot(Layer(0), query=Treatment(rank=8), key=Treatment(rank=32), value=W4))
+    plan = encoder(
+        slot(
+            Layer(0),
+            query=Treatment(factors=Factorisation("svd", 8)),
+            key=Treatment(factors=Factorisation("svd", 32)),
+            value=W4,
+        )
+    )
     by_text = {treatment["text"]: treatment for treatment in Pictures([plan]).shared()["treatments"]}
     assert by_text["as it was"]["width"] == by_text["w4"]["width"] == 1.0
     assert 0.2 < by_text["rank 8"]["width"] < by_text["rank 32"]["width"] < 1.0
@@ -75,7 +83,7 @@ def test_tables_and_trained_weights_are_said() -> None:
         (encoder(slot(Layer(0)), slot(None)), {"depth"}),
         (encoder(slot(Layer(0, 2))), {"assembly"}),
         (encoder(slot(Layer(0), query=W8A8)), {"bits"}),
-        (encoder(slot(Layer(0), query=Treatment(rank=4))), {"factors"}),
+        (encoder(slot(Layer(0), query=Treatment(factors=Factorisation("svd", 4)))), {"factors"}),
         (encoder(slot(Layer(0, 2)), slot(None), slot(Layer(2, 2), query=Treatment(4, Precision(8)))),
          {"assembly", "depth", "factors", "bits"}),
         (Plan((Stack("encoder", (slot(Layer(0)),)),), weights="tuned"), {"depth"}),
@@ -87,4 +95,4 @@ def test_the_axes_that_a_plan_used_are_seen_in_it(plan: Plan, axes: set[str]) ->
 
 
 def test_a_rank_is_found() -> None:
-    assert (rank_of(Treatment(rank=4)), rank_of(W4), rank_of(Treatment())) == (4, None, None)
+    assert (rank_of(Treatment(factors=Factorisation("svd", 4))), rank_of(W4), rank_of(Treatment())) == (4, None, None)
