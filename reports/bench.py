@@ -100,10 +100,11 @@ def bench(
         context = Context(carried.study, hardware_of(setup.machine()), setup.runtime, setup.workload)
         past = [one for one in history.sessions(context=context) if one.source == BENCH]
         against = _earlier(past, asked.against)
-        found = remeasure(carried, setup, progress)
-        fresh = new_front(carried, found, asked.limits)
+        found, failed = remeasure(carried, setup, progress)
+        fresh = new_front(carried, found, failed, asked.limits)
         session = measured_session(carried, setup, found, fresh, now())
         verdicts = verdicts_on(session, past, against)
+        notes += [f"{one.member.plan} was not measured: {one.cause}" for one in failed]
         notes += doubts(session, past, found)
         session = replace(session, notes=tuple(notes))
         elsewhere = _elsewhere(history, session)

@@ -13,7 +13,7 @@ from .bundling import NEAR_FRONT
 from .carried import Carried, Member
 from .front import Front, Point, front_from
 from .pick import Pick, pick_from
-from .remeasure import Remeasured
+from .remeasure import Failed, Remeasured
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +76,15 @@ class NewFront:
         return self.answer.plan != self.earlier.plan
 
 
-def new_front(carried: Carried, found: Sequence[Remeasured], limits: Limits | None = None) -> NewFront:
+def new_front(
+    carried: Carried, found: Sequence[Remeasured], failed: Sequence[Failed] = (), limits: Limits | None = None
+) -> NewFront:
     """Compares the front here with the one of the search.
 
     Args:
         carried: the study.
         found: its plans as measured here, the baseline first.
+        failed: those that cannot be measured here.
         limits: what the pick must keep; None as `pick_from`.
     """
     points = {one.plan: _point(one, found[0]) for one in found}
@@ -91,9 +94,10 @@ def new_front(carried: Carried, found: Sequence[Remeasured], limits: Limits | No
     came = [one for one in found if not one.member.was_on_front and one.plan in on_front]
     unsure = {one.plan for one in found if not one.is_verified}
     answer, earlier = _answer(front, limits, unsure), picked_where_searched(carried, limits)
+    gone = [Move(one.member.plan, f"it cannot run here: {one.cause}") for one in failed if one.member.was_on_front]
     return NewFront(
         front,
-        tuple(Move(one.plan, _why_left(points[one.plan], points, carried)) for one in left),
+        (*(Move(one.plan, _why_left(points[one.plan], points, carried)) for one in left), *gone),
         tuple(Move(one.plan, _why_came(one)) for one in came),
         answer,
         earlier,
@@ -198,8 +202,10 @@ def _why_pick(answer: Answer, earlier: Answer, points: dict[Plan, Point], carrie
         return f"nothing can be picked here: {answer.refusal}"
     if earlier.plan is None:
         return f"{answer} is to be deployed here; where it was searched, nothing kept the limits"
-    new, old = answer.pick.point, points[earlier.plan]
     change = f"the pick changes from {earlier} to {answer}"
+    if earlier.plan not in points:
+        return f"{change}: the earlier one cannot run here"
+    new, old = answer.pick.point, points[earlier.plan]
     broken = {name for name, by in answer.pick.limits.violations(old.measures).items() if by > 0}
     if broken:
         return f"{change}: the earlier one breaks the limit on {', '.join(sorted(broken))} here"

@@ -7,7 +7,7 @@ from math import isfinite
 
 from transformers import PreTrainedModel
 
-from ..errors import SettingError
+from ..errors import MeasurementError, ParingError, SettingError, UserError
 from ..profilers import devices, runtimes
 from ..profilers.machine import Machine
 from ..profilers.memory import MemoryMeter
@@ -102,7 +102,20 @@ class Remeasured:
         return self.member.plan
 
 
-def remeasure(carried: Carried, setup: Setup, progress: Progress) -> list[Remeasured]:
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One plan that cannot be measured on this machine.
+
+    Attributes:
+        member: as it was carried here.
+        cause: in words.
+    """
+
+    member: Member
+    cause: str
+
+
+def remeasure(carried: Carried, setup: Setup, progress: Progress) -> tuple[list[Remeasured], list[Failed]]:
     """Measures the plans of a bundle side by side, and looks whether they answer as they did.
 
     Args:
@@ -111,11 +124,11 @@ def remeasure(carried: Carried, setup: Setup, progress: Progress) -> list[Remeas
         progress: where to say how far it is.
 
     Returns:
-        One per plan, the baseline first.
+        What was measured, the baseline first; and what could not be, such as for want of memory.
 
     Raises:
         UserError: if device, runtime, workload or data cannot do it.
-        MeasurementError: if memory runs out.
+        MeasurementError: if the baseline cannot be measured, or not so many models side by side.
     """
     with MemoryMeter(setup.device, setup.runtime, setup.workload) as meter:
         here = _Here(carried, setup, meter)
@@ -123,7 +136,7 @@ def remeasure(carried: Carried, setup: Setup, progress: Progress) -> list[Remeas
         with progress.stage("measuring here", 2 * len(plans)) as report:
             for turn, session in enumerate(sessions(plans)):
                 here.measure(session, partial(_counted, report, 2 * turn * SESSION))
-    return here.found
+    return here.found, here.failed
 
 
 def _counted(report: Report, start: int, done: int, what: str) -> None:
@@ -157,16 +170,30 @@ class _Here:
             setup.seed,
         )
         self.found: list[Remeasured] = []
+        self.failed: list[Failed] = []
 
     def measure(self, plans: Sequence[Plan], tell: Callable[[int, str], None]) -> None:
         """Plans that are timed side by side, the first being the baseline."""
         deployed = []
         for done, plan in enumerate(plans):
             tell(done, f"loading {plan}")
-            with self._carried.model(plan) as folder:
-                deployed.append(reload(plan, folder, self._stand))
-        tell(len(plans), f"timing {len(plans)} models side by side")
-        lates = latencies_of(deployed, self._stand)
+            try:
+                with self._carried.model(plan) as folder:
+                    deployed.append(reload(plan, folder, self._stand))
+            except UserError:
+                raise
+            except Exception as error:  # what one plan cannot do here must not keep the others from being measured
+                if plan.is_identity:
+                    raise
+                self.failed.append(Failed(self._members[plan], _cause(error)))
+        tell(len(plans), f"timing {len(deployed)} models side by side")
+        try:
+            with devices.clean_after_failure(self._stand.device):
+                lates = latencies_of(deployed, self._stand)
+        except MemoryError as error:
+            raise MeasurementError(
+                f"memory ran out while {len(deployed)} models were timed side by side: {error}; measure fewer of them."
+            ) from error
         # The baseline is timed in every session, but reported once.
         for one, late in list(zip(deployed, lates, strict=True))[1 if self.found else 0 :]:
             self.found.append(self._remeasured(one, profile_of(one, late, self._stand)))
@@ -180,6 +207,10 @@ class _Here:
         quality = self._judge.quality(one.executable)
         gain = self._judge.gain(quality, self.found[0].quality if self.found else quality)
         return Remeasured(self._members[one.plan], profile, quality, gain, apart, True, True)
+
+
+def _cause(error: Exception) -> str:
+    return str(error) if isinstance(error, ParingError) else f"{type(error).__name__}: {error}"
 
 
 def _judge_of(carried: Carried, data: str | None, original: PreTrainedModel) -> Rejudge | None:

@@ -11,6 +11,7 @@ import pytest
 from paring import cli
 from paring.profilers import occupancy
 from paring.profilers.history import History
+from paring.profilers.memory import Memory, MemoryMeter
 from paring.profilers.occupancy import alone
 from paring.profilers.timing import Effort
 from paring.reports import remeasure
@@ -26,6 +27,8 @@ def few_rounds() -> Iterator[None]:
     effort = Effort(seconds=0.0, min_rounds=3, max_rounds=3, calls=1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(remeasure, "_EFFORT", replace(effort, min_loads=3, load_rounds=3))
+        # A helper that measures memory takes seconds to start, and has tests of its own.
+        patch.setattr(MemoryMeter, "measure", lambda *_: Memory(200_000_000, 100_000_000, 150_000_000))
         yield
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from paring.errors import BundleError, DataError, HistoryError, RunError, SettingError
+from paring.errors import BundleError, DataError, HistoryError, MeasurementError, RunError, SettingError
 from paring.profilers import occupancy
 from paring.profilers.comparison import Late
 from paring.profilers.history import History
@@ -27,6 +27,7 @@ from paring.search import rejudging
 from paring.search.deployed import Deployed
 from paring.search.objectives import Limits
 from paring.search.study import Record
+from paring.spaces.plan import Plan
 
 LOADS = (8,) * 6
 BASELINE_SECONDS = 0.02
@@ -221,6 +222,25 @@ def test_without_the_data_such_quality_is_unverified_and_never_picked(
         assert found.fresh.answer.plan != usual.fresh.answer.plan
     assert any("unverified" in note for note in found.notes)
     assert "?" in render_bench(found, Console(width=200))
+
+
+def test_a_plan_that_cannot_run_here_leaves_and_the_others_are_measured(
+    measured: Callable[..., Benched], bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    victim = next(one.plan for one in carried_from(bundle).thinned(4, keep=None).members[1:] if one.was_on_front)
+    loaded = remeasuring.reload
+
+    def refuse(plan: Plan, *rest: Any) -> Deployed:
+        if plan == victim:
+            raise MeasurementError("memory ran out")
+        return loaded(plan, *rest)
+
+    monkeypatch.setattr(remeasuring, "reload", refuse)
+    found = measured()
+    assert victim not in {one.plan for one in found.found}
+    assert len(found.found) == 4
+    assert {move.plan: move.reason for move in found.fresh.left}[victim] == "it cannot run here: memory ran out"
+    assert any("was not measured: memory ran out" in note for note in found.notes)
 
 
 def test_other_data_than_the_studys_are_refused_before_anything_is_measured(

@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import shutil
+import time
 import zipfile
 from collections import namedtuple
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from paring.errors import BundleError, StorageError
+from paring.reports import bundle as bundling
 from paring.reports.bundle import MANIFEST, Bundle, write_bundle
 from paring.reports.tensor_store import put_together, recipe_of
 
@@ -97,6 +100,34 @@ def test_a_bundle_that_cannot_be_written_leaves_the_old_one(path: Path, tmp_path
         write_bundle(bad, CONTENT, path)
     assert path.read_bytes() == before
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+def hang_in_the_middle(folder: Path, path: Path, told: Any) -> None:
+    put = bundling._put
+
+    def slowly(packed: zipfile.ZipFile, name: str, content: bytes) -> None:
+        put(packed, name, content)
+        if name.startswith("tensors/"):
+            told.send(name)
+            time.sleep(60)
+
+    bundling._put = slowly
+    write_bundle(folder, {"other": "content"}, path)
+
+
+def test_a_kill_while_a_bundle_is_written_leaves_the_old_one(folder: Path, path: Path) -> None:
+    before = path.read_bytes()
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe()
+    writer = fork.Process(target=hang_in_the_middle, args=(folder, path, theirs))
+    writer.start()
+    assert ours.poll(30)
+    writer.kill()
+    writer.join()
+    ours.close()
+    theirs.close()
+    assert path.read_bytes() == before
+    read_all(path)
 
 
 @pytest.mark.parametrize("kept", [0, 10, 0.5, 0.999])
