@@ -33,6 +33,7 @@ from paring.profilers.runtimes import Executable
 from paring.profilers.timing import wall_clock
 from paring.profilers.workload import Workload
 from paring.reports.bench import carried_from
+from paring.reports.bench_front import picked_where_searched
 from paring.spaces import artefact
 
 MORE = 0.05
@@ -129,7 +130,8 @@ def command(*arguments: object, before: list[str] | None = None) -> str:
 
 def plant(*arguments: str) -> None:
     """`paring` with these arguments, where the slowest plan of the bundle does more work than it should."""
-    carried = carried_from(Path(arguments[1])).thinned(_FEW, keep=None)
+    carried = carried_from(Path(arguments[1]))
+    carried = carried.thinned(_FEW, keep=picked_where_searched(carried).plan)
     victim = max(carried.members[1:], key=lambda member: member.final.profile.latency.ratio).plan
     with carried.model(victim) as folder:
         model, _ = artefact.load(folder)

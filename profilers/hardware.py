@@ -49,7 +49,7 @@ def settings_here(system: Path = SYSTEM, driver: Path = _DRIVER) -> dict[str, st
     governors = sorted({text for path in paths if (text := _read(path))})
     if governors:
         found["governor"] = ", ".join(governors)
-    named = re.search(r"Kernel Module\D*([\d.]+)", _read(driver))
+    named = re.search(r"Kernel Module.*?\s(\d+\.\d[\d.]*)", _read(driver))
     if named:
         found["driver"] = named.group(1)
     return found

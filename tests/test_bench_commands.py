@@ -6,15 +6,18 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
+import psutil
 import pytest
 
-from paring import cli
+from paring import cli, cli_schedule
 from paring.profilers import occupancy
 from paring.profilers.history import History
 from paring.profilers.memory import Memory, MemoryMeter
 from paring.profilers.occupancy import alone
 from paring.profilers.timing import Effort
 from paring.reports import remeasure
+from paring.reports.cron import Cron
+from paring.reports.schedule import Schedule
 from paring.search.tasks.classification import Classification
 
 Answer = tuple[int, str, str]
@@ -183,3 +186,48 @@ def test_schedules_are_added_listed_emitted_run_and_removed(command: Command, ca
     assert "--workload batch=2" in command("schedule emit", "cron")[1]
     assert command("schedule remove", name[:5])[1] == f"{name} is removed.\n"
     assert command("schedule list")[1] == ""
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
+    """What the scheduler hears of a benchmark whose process does this instead."""
+
+    def run(script: str) -> tuple[int, str]:
+        monkeypatch.setattr(cli_schedule, "_CALL_PARING", script)
+        one = Schedule("0123abcd", tmp_path / "study.zip", Cron("0 3 * * 1"), False, ("--device", "cpu"), 0.0)
+        return cli_schedule._benchmark(one, tmp_path / "history.db")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("script", "heard"),
+    [
+        (
+            "print('noise'); print('Deploy (->): the pick stays.'); print('Written.')",
+            (0, "Deploy (->): the pick stays."),
+        ),
+        ("import sys; print('Deploy (->): it changes.'); sys.exit(3)", (3, "Deploy (->): it changes.")),
+        ("import sys; print('paring: no bundle', file=sys.stderr); sys.exit(2)", (2, "paring: no bundle")),
+        ("import os; os.kill(os.getpid(), 9)", (-9, "it said nothing")),
+        ("import sys; print(' '.join(sys.argv[1:3]))", (0, "bench {study}")),
+    ],
+)
+def test_how_a_benchmark_ended_and_what_it_said_last(
+    child: Callable[[str], tuple[int, str]], tmp_path: Path, script: str, heard: tuple[int, str]
+) -> None:
+    assert child(script) == (heard[0], heard[1].format(study=tmp_path / "study.zip"))
+
+
+def test_a_benchmark_that_hangs_is_ended_with_all_it_started(
+    child: Callable[[str], tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli_schedule, "_LONGEST_SECONDS", 2.0)
+    told = tmp_path / "pid"
+    script = (
+        "import subprocess; one = subprocess.Popen(['sleep', '60']); open({0!r}, 'w').write(str(one.pid)); one.wait()"
+    )
+    assert child(script.format(str(told))) == (1, "it took longer than 2 s and was ended")
+    assert not psutil.pid_exists(int(told.read_text(encoding="utf8"))) or (
+        psutil.Process(int(told.read_text(encoding="utf8"))).status() == psutil.STATUS_ZOMBIE
+    )
