@@ -96,7 +96,7 @@ def bench(
         searched = searched_session(carried)
         if asked.plans is not None:
             carried = carried.thinned(asked.plans, keep=picked_where_searched(carried, asked.limits).plan)
-        setup, notes = _setup(carried, asked, source)
+        setup = _setup(carried, asked, source)
         context = Context(carried.study, hardware_of(setup.machine()), setup.runtime, setup.workload)
         past = [one for one in history.sessions(context=context) if one.source == BENCH]
         against = _earlier(past, asked.against)
@@ -104,7 +104,7 @@ def bench(
         fresh = new_front(carried, found, failed, asked.limits)
         session = measured_session(carried, setup, found, fresh, now())
         verdicts = verdicts_on(session, past, against)
-        notes += [f"{one.member.plan} was not measured: {one.cause}" for one in failed]
+        notes = [f"{one.member.plan} was not measured: {one.cause}" for one in failed]
         notes += doubts(session, past, found)
         session = replace(session, notes=tuple(notes))
         elsewhere = _elsewhere(history, session)
@@ -150,9 +150,8 @@ def is_known(carried: Carried, asked: Asked, history: History) -> bool:
     return here == hardware_of(carried.machine) or bool(history.sessions(study=carried.study, hardware=here))
 
 
-def _setup(carried: Carried, asked: Asked, source: Path) -> tuple[Setup, list[str]]:
-    """How to measure, and what to note about it."""
-    notes = []
+def _setup(carried: Carried, asked: Asked, source: Path) -> Setup:
+    """How to measure."""
     workload = Workload.from_json({**carried.workload.to_json(), **asked.workload})
     data = asked.data
     if data is None and source.is_dir():
@@ -168,9 +167,7 @@ def _setup(carried: Carried, asked: Asked, source: Path) -> tuple[Setup, list[st
         asked.seed,
     )
     setup.opened()
-    if data is None:
-        notes.append("without the study's data (--data) quality stays unverified where answers differ")
-    return setup, notes
+    return setup
 
 
 def _earlier(past: Sequence[Session], wanted: str | None) -> Session | None:

@@ -83,7 +83,8 @@ def doubts(session: Session, past: Sequence[Session], found: Sequence[Remeasured
     if judged:
         notes.append(f"{judged} of {len(found)} plans answer differently here and were judged again on the test split")
     if unsure:
-        notes.append(f"{unsure} of {len(found)} plans answer differently here, and their quality is unverified")
+        fix = "give --data to judge them again"
+        notes.append(f"{unsure} of {len(found)} plans answer differently here, so their quality is unverified; {fix}")
     if past and session.taken < past[-1].taken:
         back = past[-1].taken - session.taken
         notes.append(f"the clock is {back:.0f} s behind the last session's: sessions count in the order they were kept")
