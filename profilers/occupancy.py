@@ -9,10 +9,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import BusyError, StorageError
-from .conditions import Reading, others_cores
+from .conditions import MOST_CORES, Reading, taken_cores
 
-# Others' work is watched for so long, and may take so much.
-_WATCHED_SECONDS, MOST_CORES = 2.0, 0.25
+# Others' work is watched for so long.
+_WATCHED_SECONDS = 2.0
 
 
 def lock_file() -> Path:
@@ -65,11 +65,7 @@ def occupied(
     """
     before = read()
     wait(_WATCHED_SECONDS)
-    after = read()
-    others, elapsed = others_cores(before, after), after.elapsed_seconds - before.elapsed_seconds
-    stolen = (after.stolen_seconds - before.stolen_seconds) / elapsed if elapsed > 0 else 0.0
-    if others + stolen <= most_cores:
+    taken = taken_cores(before, read())
+    if taken is None or taken <= most_cores:
         return None
-    return (
-        f"other processes take {others:.2f} cores and other machines {stolen:.2f}; at most {most_cores:g} may be taken"
-    )
+    return f"other processes and machines take {taken:.2f} cores; at most {most_cores:g} may be taken"

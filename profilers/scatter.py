@@ -60,6 +60,11 @@ def alike(past: Sequence[Session], most: int) -> list[Session]:
     return found
 
 
+def disturbance_of(session: Session) -> float:
+    """How many cores others took at most while any part of a session was timed; 0 where nobody asked."""
+    return max((entry.latency.taken_cores or 0.0 for entry in session.entries), default=0.0)
+
+
 def plans_of(session: Session) -> Mapping[str, Entry]:
     """Fingerprint -> what was measured, of every plan but the original, whose ratio is 1 by definition."""
     return {entry.plan: entry for entry in session.entries if not entry.is_baseline}

@@ -6,14 +6,15 @@ is in its interval. Between sessions ratios scatter further, because memory, clo
 work over another; how much is learned from the sessions there are, beginning with a guess (`scatter`). And a new
 library may move the original: then the ratio changes though the plan did not, which only its own time, unsure as it
 is, can tell. So that one odd session misleads nobody, what is compared with is the middle of the last few, back to when
-software last changed.
+software last changed. While others work on the machine, ratios scatter by more than any of this: then nothing is
+called faster or slower.
 
 A change of the whole machine leaves all ratios as they were. It shows in the original's own time, against how that
 time scattered before.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import exp, inf, log, sqrt
 from statistics import fmean, median, stdev
@@ -21,10 +22,11 @@ from statistics import fmean, median, stdev
 import numpy as np
 from scipy.stats import t
 
+from .conditions import MOST_CORES
 from .hardware import changes
 from .history import Entry, Session
 from .intervals import Interval, middle_of
-from .scatter import BELIEF, alike, freedom_of, plans_of, scatter_of, stretch, variance_of
+from .scatter import BELIEF, alike, disturbance_of, freedom_of, plans_of, scatter_of, stretch, variance_of
 
 # A smaller change is never reported, however sure; and within the larger one a plan that shows none is the same.
 LEAST, SAME = 0.02, 0.05
@@ -100,10 +102,12 @@ def verdicts_on(now: Session, past: Sequence[Session], against: Session | None =
     Args:
         now: the session.
         past: earlier ones in the same context, in their order.
-        against: the one of them to compare plans with; None for the middle of the last seven of one software.
+        against: the one of them to compare plans with; None for the middle of the last seven of one software. Sessions
+            beside which others worked count only where there are no others.
     """
-    compared = [against] if against is not None else alike(past, _COMPARED)
-    scatter, pairs = scatter_of(past)
+    quiet = [session for session in past if disturbance_of(session) <= MOST_CORES] or list(past)
+    compared = [against] if against is not None else alike(quiet, _COMPARED)
+    scatter, pairs = scatter_of(quiet)
     changed = changes(compared[-1].software, now.software) if compared else ()
     steps = {entry.plan: _step(entry, compared, scatter, pairs) for entry in plans_of(now).values()}
     chances = _holm({plan: step.chance for plan, step in steps.items() if step is not None})
@@ -113,7 +117,24 @@ def verdicts_on(now: Session, past: Sequence[Session], against: Session | None =
         else _judged(entry, step, chances[entry.plan], changed)
         for entry in plans_of(now).values()
     )
-    return Verdicts(judged, _machine(now, past), tuple(compared), changed, scatter)
+    doubt = _disturbed(now, compared)
+    plans = tuple(_doubted(one, doubt) for one in judged)
+    return Verdicts(plans, _doubted(_machine(now, quiet), doubt), tuple(compared), changed, scatter)
+
+
+def _disturbed(now: Session, compared: Sequence[Session]) -> str:
+    """Who worked beside the measurements, in words; empty where that was little."""
+    meanwhile, before = disturbance_of(now), max(map(disturbance_of, compared), default=0.0)
+    if max(meanwhile, before) <= MOST_CORES:
+        return ""
+    return f"others took {meanwhile:.2f} cores now and {before:.2f} before; measure again when they have ended"
+
+
+def _doubted(one: Judgement, doubt: str) -> Judgement:
+    """Other work moves ratios, and times still more: beside it nothing is called faster or slower."""
+    if not doubt or one.verdict not in (Verdict.FASTER, Verdict.SLOWER):
+        return one
+    return replace(one, verdict=Verdict.CANNOT_TELL, reason=f"it looks {one.verdict}, but {doubt}")
 
 
 @dataclass(frozen=True, slots=True)

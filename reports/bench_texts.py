@@ -66,13 +66,13 @@ def _table(benched: Benched) -> Table:
         table.add_column(name, justify="left" if name in ("", "verdict", "plan", "id") else "right", overflow="fold")
     verdicts = {one.plan: one.verdict.value for one in benched.verdicts.plans}
     on_front = {point.plan for point in benched.fresh.front.members}
-    for one in sorted(benched.found, key=_seconds, reverse=True):
+    for one in sorted(benched.found, key=_ratio, reverse=True):
         mark = "->" if one.plan == benched.fresh.answer.plan else "*" if one.plan in on_front else ""
         table.add_row(mark, *_cells(one, benched), verdicts.get(one.plan.fingerprint, ""), *_named(one))
     return table
 
 
-def _seconds(one: Remeasured) -> float:
+def _ratio(one: Remeasured) -> float:
     late = one.profile.latency
     assert late is not None
     return late.ratio

@@ -52,4 +52,4 @@ def test_a_machine_is_busy_by_what_others_take(others: float, stolen: float, is_
     assert (found is not None) == is_busy
     assert slept == [2.0]
     if found is not None:
-        assert f"{others:.2f} cores" in found
+        assert f"take {others + stolen:.2f} cores" in found

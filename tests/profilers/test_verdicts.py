@@ -1,5 +1,6 @@
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from math import exp, log
 from typing import Any
 
@@ -94,6 +95,33 @@ def test_unchanged_sessions_are_never_called_slower_or_faster() -> None:
         past.append(now)
     # One in a hundred may be, by the rule; four of 120 would be seen once in thirty such tests.
     assert wrong <= 3
+
+
+def beside(session: Session, cores: float) -> Session:
+    """The same session, while others took so many cores."""
+    entries = tuple(replace(one, latency=replace(one.latency, taken_cores=cores)) for one in session.entries)
+    return replace(session, entries=entries)
+
+
+def test_beside_other_work_nothing_is_called_slower() -> None:
+    past = [session([0.5, 0.4])] * 8
+    slower = session([0.5, 0.4 * 1.3], seconds=0.05)
+    assert words(verdicts_on(beside(slower, 0.2), past)) == [Verdict.SAME, Verdict.SLOWER]
+    found = verdicts_on(beside(slower, 1.0), past)
+    assert words(found) == [Verdict.SAME, Verdict.CANNOT_TELL]
+    assert found.machine.verdict == Verdict.CANNOT_TELL
+    assert found.regressions == ()
+    assert found.plans[1].reason == (
+        "it looks slower, but others took 1.00 cores now and 0.00 before; measure again when they have ended"
+    )
+
+
+def test_sessions_beside_other_work_are_not_compared_with_while_there_are_others() -> None:
+    quiet, loud = session([0.5, 0.4]), beside(session([0.5, 0.52]), 1.0)
+    found = verdicts_on(quiet, [quiet, loud, quiet, loud])
+    assert found.against == (quiet, quiet)
+    assert words(found) == [Verdict.SAME] * 2
+    assert words(verdicts_on(quiet, [loud, loud]))[1] == Verdict.CANNOT_TELL
 
 
 def test_a_slowdown_of_five_per_cent_is_found_where_sessions_are_known_to_agree() -> None:
