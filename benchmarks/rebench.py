@@ -7,8 +7,9 @@
   is not the search's: seconds, plans judged again, who left the front and came to it, whether the pick changes.
 - *unchanged*: the same benchmark again and again, each in a process of its own and judged against those before.
   To fit many into an hour it has two plans beside the original, not twelve; the verdicts are those of `paring bench`.
+  The table judges them again, by the code as it is now.
 - *planted*: the same, where one of the two plans does 5 % more work (products of matrices, after every request). Each
-  is judged against the unchanged sessions, in a copy of their history.
+  is judged, when it is measured, against the unchanged sessions there are by then, in a copy of their history.
 
 Everything is `paring bench` run as a command. What is measured is kept in FOLDER as it comes: after `--minutes` the
 script ends, and the same command goes on, so that a shared machine need not be kept for long.
@@ -29,11 +30,15 @@ from results import keep
 
 from paring.cli import main as paring
 from paring.profilers import devices, runtimes
+from paring.profilers.history import History
 from paring.profilers.runtimes import Executable
+from paring.profilers.scatter import disturbance_of
 from paring.profilers.timing import wall_clock
+from paring.profilers.verdicts import verdicts_on
 from paring.profilers.workload import Workload
 from paring.reports.bench import carried_from
 from paring.reports.bench_front import picked_where_searched
+from paring.reports.benched import verdict_row
 from paring.spaces import artefact
 
 MORE = 0.05
@@ -173,7 +178,7 @@ def report(given: argparse.Namespace) -> None:
     """Writes what was found."""
     every = measured(given.work)
     rows = [machine_row(one) for one in every if one["part"] == "machines"]
-    unchanged = [one["found"] for one in every if one["part"] == "unchanged" and one["found"]["against"]]
+    unchanged = judged_again(given.work / "repeated.db")
     planted = [one["found"] for one in every if one["part"] == "planted"]
     keep(
         "rebench",
@@ -185,13 +190,26 @@ def report(given: argparse.Namespace) -> None:
         unchanged_largest_change=max(
             (abs(v["change"] - 1) for found in unchanged for v in of_plans(found)), default=0.0
         ),
-        unchanged_scatter=unchanged[-1]["scatter"] if unchanged else None,
+        unchanged_others_cores=[found["others_cores"] for found in unchanged],
+        unchanged_seconds=[one["wall_seconds"] for one in every if one["part"] == "unchanged"],
         planted_sessions=len(planted),
         planted_found=sum(any(v["verdict"] == "slower" for v in of_plans(found)) for found in planted),
         planted_verdicts=[of_plans(found) for found in planted],
         unchanged=[of_plans(found) for found in unchanged],
         machines=[one["found"] for one in every if one["part"] == "machines"],
     )
+
+
+def judged_again(path: Path) -> list[dict[str, Any]]:
+    """The unchanged sessions as the code judges them now, each against those before it."""
+    kept = [session for session in History(path).sessions() if session.source == "bench"] if path.exists() else []
+    found = []
+    for number, session in enumerate(kept[1:], 1):
+        verdicts = verdicts_on(session, kept[:number])
+        rows = [verdict_row(one) for one in (verdicts.machine, *verdicts.plans)]
+        others = disturbance_of(session)
+        found.append({"verdicts": rows, "regressions": len(verdicts.regressions), "others_cores": others})
+    return found
 
 
 def machine_row(one: dict[str, Any]) -> dict[str, Any]:

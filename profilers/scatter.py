@@ -2,47 +2,64 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
-from itertools import pairwise
 from math import log, sqrt
 from statistics import fmean, median
 
+import numpy as np
 from scipy.stats import t
 
 from .hardware import changes
 from .history import Entry, Session
-from .intervals import CONFIDENCE
+from .intervals import CONFIDENCE, middle_of
 from .latency import Latency
 
-# Log ratios of two sessions scatter by so much if nothing is known; it counts as much as so many pairs of sessions.
+# Log ratios of two sessions scatter by so much if nothing is known; it counts as much as so many sessions.
 BELIEVED, BELIEF = 0.012, 4
+# So many of the latest sessions are compared with; the variance of their middle is so many times that of their mean.
+COMPARED, _MIDDLE = 7, 1.05
 # The median of squares of normal numbers, as a part of their mean.
 _MEDIAN_OF_SQUARES = 0.4549
 
 
 def scatter_of(past: Sequence[Session]) -> tuple[float, int]:
-    """How log ratios scatter from session to session beyond what their intervals say, where no software changed.
+    """How log ratios scatter about the middle of those before, beyond what their intervals say, by one software.
+
+    That is what a new session is compared with, so slow drifts count as they do there.
 
     Args:
         past: sessions of one context, in their order.
 
     Returns:
-        A standard deviation, and by how many pairs of neighbouring sessions it was learned.
+        A standard deviation, and by how many sessions it was learned.
     """
-    steps: list[float] = []
-    known: list[float] = []
-    pairs = 0
-    for before, now in pairwise(past):
-        plans = plans_of(before)
-        both = [(entry.latency, plans[entry.plan].latency) for entry in plans_of(now).values() if entry.plan in plans]
-        if both and not changes(before.software, now.software):
-            pairs += 1
-            steps += [log(one.ratio / other.ratio) ** 2 for one, other in both]
-            known += [variance_of(one) + variance_of(other) for one, other in both]
-    if not pairs:
+    surplus: list[float] = []
+    learned = 0
+    for number, now in enumerate(past):
+        before = [one for one in alike(past[:number], COMPARED) if not changes(one.software, now.software)]
+        found = [_surplus(entry, before) for entry in plans_of(now).values()]
+        learned += any(one is not None for one in found)
+        surplus += [one for one in found if one is not None]
+    if not learned:
         return BELIEVED, 0
     # The median, so that plans that really changed are no scatter.
-    surplus = max(0.0, median(steps) / _MEDIAN_OF_SQUARES - fmean(known)) / 2
-    return sqrt((BELIEF * BELIEVED**2 + pairs * surplus) / (BELIEF + pairs)), pairs
+    seen = max(0.0, median(surplus))
+    return sqrt((BELIEF * BELIEVED**2 + learned * seen) / (BELIEF + learned)), learned
+
+
+def _surplus(now: Entry, before: Sequence[Session]) -> float | None:
+    """What is left of a squared step when chance within sessions is taken off; None where the plan is new."""
+    known = [plans_of(one)[now.plan].latency for one in before if now.plan in plans_of(one)]
+    if not known:
+        return None
+    share = share_of(len(known))
+    step = log(now.latency.ratio) - middle_of(np.log([one.ratio for one in known]))
+    chance = variance_of(now.latency) + share * fmean(map(variance_of, known))
+    return (step**2 / _MEDIAN_OF_SQUARES - chance) / (1 + share)
+
+
+def share_of(count: int) -> float:
+    """The variance of the middle of so many numbers, as a part of the variance of one."""
+    return (_MIDDLE if count > 2 else 1.0) / count
 
 
 def alike(past: Sequence[Session], most: int) -> list[Session]:

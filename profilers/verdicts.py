@@ -26,14 +26,23 @@ from .conditions import MOST_CORES
 from .hardware import changes
 from .history import Entry, Session
 from .intervals import Interval, middle_of
-from .scatter import BELIEF, alike, disturbance_of, freedom_of, plans_of, scatter_of, stretch, variance_of
+from .scatter import (
+    BELIEF,
+    COMPARED,
+    alike,
+    disturbance_of,
+    freedom_of,
+    plans_of,
+    scatter_of,
+    share_of,
+    stretch,
+    variance_of,
+)
 
 # A smaller change is never reported, however sure; and within the larger one a plan that shows none is the same.
 LEAST, SAME = 0.02, 0.05
 # The chance that any plan of a session is called faster or slower though none is.
 _MISTAKES = 0.01
-# So many of the latest sessions are compared with; the variance of their middle is so many times that of their mean.
-_COMPARED, _MIDDLE = 7, 1.05
 # The whole machine: sessions to know its scatter by, the chance of a mistake, and the least change.
 _SESSIONS, _LATEST, _MACHINE_MISTAKES, _MACHINE_LEAST = 5, 20, 0.001, 0.1
 _MACHINE = "the whole machine"
@@ -106,10 +115,10 @@ def verdicts_on(now: Session, past: Sequence[Session], against: Session | None =
             beside which others worked count only where there are no others.
     """
     quiet = [session for session in past if disturbance_of(session) <= MOST_CORES] or list(past)
-    compared = [against] if against is not None else alike(quiet, _COMPARED)
-    scatter, pairs = scatter_of(quiet)
+    compared = [against] if against is not None else alike(quiet, COMPARED)
+    scatter, learned = scatter_of(quiet)
     changed = changes(compared[-1].software, now.software) if compared else ()
-    steps = {entry.plan: _step(entry, compared, scatter, pairs) for entry in plans_of(now).values()}
+    steps = {entry.plan: _step(entry, compared, scatter, learned) for entry in plans_of(now).values()}
     chances = _holm({plan: step.chance for plan, step in steps.items() if step is not None})
     judged = tuple(
         _unknown(entry, "it was never measured in this context before")
@@ -152,17 +161,17 @@ class _Step:
         return float(2 * t.sf(abs(self.value) / self.error, self.freedom))
 
 
-def _step(now: Entry, compared: Sequence[Session], scatter: float, pairs: int) -> _Step | None:
+def _step(now: Entry, compared: Sequence[Session], scatter: float, learned: int) -> _Step | None:
     """From the middle of earlier sessions to this one; None where none of them measured the plan."""
     before = [known[now.plan].latency for known in map(plans_of, compared) if now.plan in known]
     if not before:
         return None
-    share = (_MIDDLE if len(before) > 2 else 1.0) / len(before)
+    share = share_of(len(before))
     value = log(now.latency.ratio) - middle_of(np.log([one.ratio for one in before]))
     parts = [
         (variance_of(now.latency), freedom_of(now.latency)),
         (share * fmean(map(variance_of, before)), sum(map(freedom_of, before))),
-        ((1 + share) * scatter**2, BELIEF + pairs),
+        ((1 + share) * scatter**2, BELIEF + learned),
     ]
     whole = sum(variance for variance, _ in parts)
     freedom = whole**2 / sum(variance**2 / count for variance, count in parts)  # [Welch1947]

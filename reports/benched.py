@@ -65,7 +65,7 @@ class Benched:
             "against": [session.id for session in self.verdicts.against],
             "changed": list(self.verdicts.changed),
             "scatter": self.verdicts.scatter,
-            "verdicts": [_verdict(one) for one in (self.verdicts.machine, *self.verdicts.plans)],
+            "verdicts": [verdict_row(one) for one in (self.verdicts.machine, *self.verdicts.plans)],
             "regressions": len(self.verdicts.regressions),
             "elsewhere": [_hardware(self.session, one) for one in self.elsewhere],
             "notes": list(self.notes),
@@ -97,7 +97,8 @@ def _fingerprint(answer: Answer) -> str | None:
     return None if answer.plan is None else answer.plan.fingerprint
 
 
-def _verdict(one: Judgement) -> dict[str, Any]:
+def verdict_row(one: Judgement) -> dict[str, Any]:
+    """A judgement as plain data."""
     change = one.change
     return {
         "plan": one.plan,
