@@ -7,7 +7,7 @@ changes what a date says, not what came after what.
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -295,8 +295,3 @@ def _session(row: RowMapping, entries: list[Entry]) -> Session:
 def _text(content: Any) -> str:
     """JSON that is the same for equal content, so that rows can be found by it."""
     return json.dumps(content, sort_keys=True)
-
-
-def numbered(session: Session, number: int) -> Session:
-    """A session with the number it got."""
-    return replace(session, number=number)
