@@ -13,8 +13,10 @@ from . import __version__
 from . import cli_options as given
 from .cli_answer import front, pick, show_answer
 from .cli_assembly import assemble, prepare
+from .cli_bench import bench, bundle, fleet, history
 from .cli_bits import allocate
 from .cli_profilers import devices, doctor, profile
+from .cli_schedule import schedule
 from .errors import ParingError, SettingError
 
 app = typer.Typer(
@@ -32,6 +34,11 @@ app.command()(doctor)
 app.command()(profile)
 app.command()(front)
 app.command()(pick)
+app.command()(bundle)
+app.command()(bench)
+app.command()(history)
+app.command()(fleet)
+app.add_typer(schedule, name="schedule")
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -246,6 +247,39 @@ def whole_numbers(option: str, text: str) -> tuple[int, ...]:
     if not parts or not all(part.isdecimal() for part in parts):
         raise SettingError(f"{option} takes whole numbers separated by commas, such as 2,3,6; got {text!r}.")
     return tuple(map(int, parts))
+
+
+def whole_fields(text: str) -> dict[str, int]:
+    """Reads what differs of a workload: "batch=8,threads=1".
+
+    Raises:
+        SettingError: if a name is none of a workload's, or its value no whole number.
+    """
+    legal = ("batch", "tokens", "threads", "generated", "streams")
+    found = {}
+    for part in names(text):
+        name, _, value = part.partition("=")
+        if name not in legal:
+            raise SettingError.unknown("field for --workload", name, legal)
+        found[name] = whole_numbers(f"{name} of --workload", value)[0]
+    return found
+
+
+def day(option: str, text: str) -> float | None:
+    """Reads "2026-11-21", or a day with a time.
+
+    Returns:
+        Seconds since 1970, of the local time zone where none is said; None where nothing is given.
+
+    Raises:
+        SettingError: if it is no day.
+    """
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        raise SettingError(f"{option} takes a day such as 2026-11-21, got {text!r}.") from None
 
 
 def weights(option: str, text: str, legal: tuple[str, ...]) -> dict[str, float]:

@@ -6,6 +6,10 @@
     |   |-- ModelError          a model folder that is missing, damaged or of an unknown family
     |   |-- DataError           evaluation data that are missing, empty or do not fit the model
     |   |-- RunError            a run folder that is missing, damaged, in use or made by another search
+    |   |-- BundleError         a file to carry that is damaged, foreign or of a newer paring
+    |   |-- HistoryError        a history that is damaged, foreign or of a newer paring
+    |   |-- ScheduleError       cron text that says no time, or a schedule that is not there
+    |   |-- BusyError           a machine on which another benchmark, or another scheduler, runs
     |   `-- BudgetError         a budget that no judged candidate meets
     `-- FailedError             asked rightly, but it could not be done: exit code 1
         |-- PlanError           a plan that does not fit the model it is applied to
@@ -62,6 +66,22 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder that is missing, damaged, in use or made by another search."""
+
+
+class BundleError(UserError):
+    """A file to carry to another machine that is damaged, foreign or of a newer paring."""
+
+
+class HistoryError(UserError):
+    """A history of measurements that is damaged, foreign or of a newer paring."""
+
+
+class ScheduleError(UserError):
+    """Cron text that says no time, or a schedule that is not there."""
+
+
+class BusyError(UserError):
+    """A machine on which another benchmark, or another scheduler, runs."""
 
 
 class BudgetError(UserError):

@@ -14,6 +14,8 @@ _SHORTEST_SECONDS = 0.5
 _OTHERS_CORES = 0.1
 _STEAL_CORES = 0.02
 _SLOWER_CLOCK = 0.1
+# Beside more work of others than this nothing is measured that should be compared later.
+MOST_CORES = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,18 @@ class Reading:
             rates = f"from {before.megahertz:.0f} to {self.megahertz:.0f} MHz"
             found.append(f"the processor's clock fell {rates} while it was measured")
         return tuple(found)
+
+
+def taken_cores(before: Reading, after: Reading) -> float | None:
+    """How many cores others took between two readings: other processes, and through the hypervisor other machines.
+
+    Returns:
+        None where the readings are too close to each other to tell.
+    """
+    elapsed = after.elapsed_seconds - before.elapsed_seconds
+    if elapsed < _SHORTEST_SECONDS:
+        return None
+    return others_cores(before, after) + (after.stolen_seconds - before.stolen_seconds) / elapsed
 
 
 def others_cores(before: Reading, after: Reading) -> float:

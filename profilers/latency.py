@@ -26,6 +26,7 @@ class Latency:
         loads: rounds that each load of the models served; empty where they were loaded once.
         requests_per_second: served while timed, all streams together; None in records from before it was kept.
         warnings: what makes the measurement doubtful, in plain words.
+        taken_cores: by other processes and machines meanwhile, on average; None where that is not known.
     """
 
     samples_seconds: tuple[float, ...]
@@ -36,6 +37,7 @@ class Latency:
     loads: tuple[int, ...] = ()
     requests_per_second: float | None = None
     warnings: tuple[str, ...] = ()
+    taken_cores: float | None = None
 
     def __post_init__(self) -> None:
         numbers = (*self.samples_seconds, self.ratio, self.ratio_low, self.ratio_high, *self.calls_seconds)
@@ -83,6 +85,7 @@ class Latency:
             "loads": list(self.loads),
             "requests_per_second": self.requests_per_second,
             "warnings": list(self.warnings),
+            **({} if self.taken_cores is None else {"taken_cores": self.taken_cores}),
         }
 
     @classmethod
@@ -97,6 +100,7 @@ class Latency:
             tuple(data.get("loads", ())),
             data.get("requests_per_second"),
             tuple(data.get("warnings", ())),
+            data.get("taken_cores"),
         )
 
 
@@ -109,5 +113,5 @@ def beside(one: Latency, other: Latency, seed: int = 0) -> Latency:
         seed: of the bootstrap.
     """
     found = ratio_of(one.samples_seconds, other.samples_seconds, one.loads, seed)
-    rest = (one.calls_seconds, one.loads, one.requests_per_second, one.warnings)
+    rest = (one.calls_seconds, one.loads, one.requests_per_second, one.warnings, one.taken_cores)
     return Latency(one.samples_seconds, found.value, found.low, found.high, *rest)

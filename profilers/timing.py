@@ -18,7 +18,7 @@ from math import ceil
 import numpy as np
 
 from ..errors import MeasurementError
-from .conditions import Reading
+from .conditions import Reading, taken_cores
 from .intervals import Interval, ratio_of, trend_of
 from .latency import Latency, beside
 from .turns import Call, Clock, Requests, Stopwatch, Turn, requests_of, take_turn, warm_up
@@ -108,7 +108,8 @@ def measure(
         rounds.run_loads(entrants)
     else:
         rounds.run_once(entrants)
-    return rounds.latencies(read().warnings_since(before))
+    after = read()
+    return rounds.latencies(after.warnings_since(before), taken_cores(before, after))
 
 
 @dataclass(slots=True)
@@ -165,7 +166,7 @@ class _Rounds:
                     return
                 look = _next_look(done, excess)
 
-    def latencies(self, warnings: tuple[str, ...]) -> dict[str, Latency]:
+    def latencies(self, warnings: tuple[str, ...], taken: float | None) -> dict[str, Latency]:
         """Name -> what its rounds say."""
         base = self._samples(self.baseline)
         trend = trend_of(base)
@@ -173,7 +174,7 @@ class _Rounds:
             warnings += (
                 f"the baseline became {abs(trend):.0%} {'slower' if trend > 0 else 'faster'} from start to end",
             )
-        return {name: self._latency(name, base, warnings) for name in self.turns}
+        return {name: self._latency(name, base, warnings, taken) for name in self.turns}
 
     def _welcome(self, entrants: Entrants) -> dict[str, Requests]:
         """Warms all entrants up."""
@@ -201,12 +202,13 @@ class _Rounds:
         # Written so that a width below 0 is never reached, and a width of 0 by rounds without noise.
         return 1.0 if widest <= wanted else widest / wanted if wanted > 0 else float("inf")
 
-    def _latency(self, name: str, base: Sequence[float], warnings: tuple[str, ...]) -> Latency:
+    def _latency(self, name: str, base: Sequence[float], warnings: tuple[str, ...], taken: float | None) -> Latency:
         turns, samples = self.turns[name], self._samples(name)
         found = self._ratio(samples, base)
         calls = tuple(seconds for turn in turns for seconds in turn.calls_seconds)
         served = len(calls) / sum(turn.busy_seconds for turn in turns)
-        return Latency(tuple(samples), found.value, found.low, found.high, calls, tuple(self.loads), served, warnings)
+        interval, loads = (found.value, found.low, found.high), tuple(self.loads)
+        return Latency(tuple(samples), *interval, calls, loads, served, warnings, taken)
 
     def _ratio(self, own: Sequence[float], base: Sequence[float]) -> Interval:
         if not np.isfinite([*own, *base]).all():

@@ -112,6 +112,19 @@ def front_of(record: Record, *, judged: dict[str, Trial] | None = None, finals: 
     objectives = tuple(record.settings["identity"]["objectives"])
     budget = Limits(**record.settings["identity"]["budget"])
     fit = [point for point in points if _is_allowed(point, trials.get(point.plan.fingerprint), budget)]
+    return front_from(points, fit, objectives, budget)
+
+
+def front_from(points: Sequence[Point], fit: Sequence[Point], objectives: tuple[str, ...], budget: Limits) -> Front:
+    """The front of points from one session of measurement.
+
+    Args:
+        points: all of them, the baseline among them.
+        fit: those that keep the budget.
+        objectives: what was optimised.
+        budget: what members must keep.
+    """
+    baseline = next(point for point in points if point.is_baseline)
     values = np.array([[point.measures.minimised(name) for name in objectives] for point in fit])
     mask = non_dominated(values.reshape(len(fit), len(objectives)))
     members = sorted((point for point, stays in zip(fit, mask, strict=True) if stays), key=_cost, reverse=True)

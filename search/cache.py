@@ -74,19 +74,19 @@ def unflatten(flat: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 def replace_file(path: Path, text: str) -> None:
     """Writes a text file so that a reader sees the old content or the new, never a part."""
-    with _replacing(path) as draft:
+    with replacing(path) as draft:
         draft.write_text(text, encoding="utf8")
 
 
 def replace_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, str]) -> None:
     """The same for a file of tensors, with facts beside them."""
-    with _replacing(path) as draft:
+    with replacing(path) as draft:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata=dict(facts))
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A draft to write; it takes the path's place once it is whole and on the disk."""
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft to write; it takes the path's place once it is whole and on the disk, else nothing of it stays."""
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         yield draft
