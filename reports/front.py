@@ -112,10 +112,12 @@ def front_of(record: Record, *, judged: dict[str, Trial] | None = None, finals: 
     objectives = tuple(record.settings["identity"]["objectives"])
     budget = Limits(**record.settings["identity"]["budget"])
     fit = [point for point in points if _is_allowed(point, trials.get(point.plan.fingerprint), budget)]
-    return front_from(points, fit, objectives, budget)
+    return front_from(points, fit, objectives, budget, judged=len(trials))
 
 
-def front_from(points: Sequence[Point], fit: Sequence[Point], objectives: tuple[str, ...], budget: Limits) -> Front:
+def front_from(
+    points: Sequence[Point], fit: Sequence[Point], objectives: tuple[str, ...], budget: Limits, *, judged: int = 0
+) -> Front:
     """The front of points from one session of measurement.
 
     Args:
@@ -123,6 +125,7 @@ def front_from(points: Sequence[Point], fit: Sequence[Point], objectives: tuple[
         fit: those that keep the budget.
         objectives: what was optimised.
         budget: what members must keep.
+        judged: how many candidates the search behind it judged.
     """
     baseline = next(point for point in points if point.is_baseline)
     values = np.array([[point.measures.minimised(name) for name in objectives] for point in fit])
@@ -138,7 +141,7 @@ def front_from(points: Sequence[Point], fit: Sequence[Point], objectives: tuple[
         hypervolume_of(members, baseline, objectives),
         _ties(members),
         budget,
-        len(trials),
+        judged,
     )
 
 
