@@ -29,14 +29,16 @@ from paring.profilers import runtimes
 from paring.profilers.runtimes import Executable
 from paring.profilers.timing import Effort, measure
 from paring.profilers.workload import Workload
+from paring.search.factor_starts import RATIOS, allocated_factors
 from paring.search.opening import open_workbench
 from paring.search.progress import Terminal
 from paring.search.settings import Settings
 from paring.search.tasks import Task
 from paring.search.workbench import LocalWorkbench
 from paring.spaces.palette import Palette
-from paring.spaces.plan import Plan, Treatment, Treatments
+from paring.spaces.plan import Plan, Treatments
 from paring.spaces.precision import Precision
+from paring.spaces.space import Space
 
 # Name -> precision of Linears, of tables, and of results between Linears by kind.
 PLANS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -51,6 +53,8 @@ PLANS: dict[str, tuple[str, str, dict[str, str]]] = {
     "w8": ("w8", "w8", {}),
     "w4-1x64": ("w4-1x64", "w4-1x64", {}),
 }
+# Numbers of the Linears over those that factors leave, allocated by sensitivity.
+FACTOR_RATIOS = (1.25, 1.5, 2.0)
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
@@ -124,22 +128,36 @@ def own(bench: LocalWorkbench, wanted: re.Pattern[str]) -> Iterator[tuple[str, E
         for name, plan in PLANS.items():
             if wanted.search(f"{runtime} {name}") or (runtime, name) == ("torch", "float"):
                 yield f"{runtime} {name}", bench.executable(bench.build(uniform(bench, *plan)))
+            for ratio in FACTOR_RATIOS:
+                text = f"{runtime} {name}, factors {ratio:g}"
+                if wanted.search(text):
+                    yield text, bench.executable(bench.build(uniform(bench, *plan, factored(bench, ratio))))
 
 
-def uniform(bench: LocalWorkbench, linears: str, tables: str, between: dict[str, str]) -> Plan:
+def factored(bench: LocalWorkbench, ratio: float) -> Plan:
+    """Factors of least predicted harm that leave so many times fewer numbers in the Linears."""
+    space = Space(bench.anatomy, ("factors",))
+    return space.resolve(allocated_factors(space, bench)[RATIOS.index(ratio)], bench)
+
+
+def uniform(
+    bench: LocalWorkbench, linears: str, tables: str, between: dict[str, str], plan: Plan | None = None
+) -> Plan:
     """One precision for all Linears and one for all parts outside the stacks."""
-    plan, anatomy = bench.anatomy.identity(), bench.anatomy
+    anatomy = bench.anatomy
+    plan = plan or anatomy.identity()
     for stack in plan.stacks:
         wanted = dict.fromkeys(anatomy.stack(stack.name).linears, linears) | between
-        treatments = treated(wanted)
-        plan = plan.with_stack(
-            replace(stack, slots=tuple(replace(slot, treatments=treatments) for slot in stack.slots))
-        )
-    return replace(plan, outside=treated(dict.fromkeys(anatomy.outside, tables)))
+        slots = tuple(replace(slot, treatments=treated(wanted, slot.treatments)) for slot in stack.slots)
+        plan = plan.with_stack(replace(stack, slots=slots))
+    return replace(plan, outside=treated(dict.fromkeys(anatomy.outside, tables), Treatments()))
 
 
-def treated(wanted: dict[str, str]) -> Treatments:
-    return Treatments.of({kind: Treatment(precision=Precision.parse(text)) for kind, text in wanted.items() if text})
+def treated(wanted: dict[str, str], before: Treatments) -> Treatments:
+    for kind, text in wanted.items():
+        if text:
+            before = before.with_(kind, replace(before.get(kind), precision=Precision.parse(text)))
+    return before
 
 
 def peers(bench: LocalWorkbench, scratch: Path, threads: int) -> Iterator[tuple[str, Peer]]:
