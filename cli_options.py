@@ -61,9 +61,9 @@ TablePrecisions = Annotated[
 Factors = Annotated[
     str,
     typer.Option(
-        help="For the axis factors: how weights of Linears may be factorised, as method-ratio, or "
-        "method-concatenated-ratio where layers share a factor: activation, sensitivity, svd, fisher, unit_svd, "
-        "linear_autoencoder, autoencoder."
+        help="For the axis factors: how weights of Linears may be factorised, as method-ratio; "
+        "method-concatenated-ratio where layers share a factor; method-allocated-ratio where layers have own ranks. "
+        "Methods: sensitivity, activation, svd, fisher, unit_svd, linear_autoencoder, autoencoder, latents."
     ),
 ]
 TableFactors = Annotated[str, typer.Option(help="For the axis factors: the same for large tables of words.")]
@@ -111,8 +111,8 @@ IsolateWorkloadMemory = Annotated[
 # As `Palette` has them; written here too so that asking for help need not load it.
 PRECISIONS, TABLE_PRECISIONS = "w8a8,w4a8-64x64-pow2", "w8,w4-1x64,w3-1x64"
 # As `Factoring` has them.
+FACTORS = "sensitivity-allocated-1.5,sensitivity-allocated-2,sensitivity-allocated-3,sensitivity-allocated-5"
 TABLE_FACTORS = "sensitivity-1.5,sensitivity-2,sensitivity-3"
-FACTORS = f"{TABLE_FACTORS},sensitivity-5"
 
 
 class InterruptedByUserError(ParingError):

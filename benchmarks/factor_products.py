@@ -48,9 +48,9 @@ def main() -> None:
     plans = {"float": anatomy.identity(), "w8a8": treated(bench, None, INT8)}
     for ratio in ratios:
         plans[f"{ratio:g}"] = treated(bench, Way("svd", ratio), None)
-        plans[f"{ratio:g} concatenated"] = treated(bench, Way("svd", ratio, concatenated=True), None)
+        plans[f"{ratio:g} concatenated"] = treated(bench, Way("svd", ratio, "concatenated"), None)
         plans[f"{ratio:g} w8a8"] = treated(bench, Way("svd", ratio), INT8)
-    plans[f"decoder {ratios[-1]:g}"] = treated(bench, Way("autoencoder", ratios[-1], concatenated=True), None)
+    plans[f"decoder {ratios[-1]:g}"] = treated(bench, Way("autoencoder", ratios[-1], "concatenated"), None)
     workload, device, rows = Workload(given.batch, given.tokens, given.threads), devices.find("cpu"), []
     built = {name: bench.build(plan) for name, plan in plans.items()}
     for runtime in given.runtimes.split(","):

@@ -15,7 +15,7 @@ from ..spaces.factor_sizes import FORMS
 from ..spaces.factored import FactoredLinear
 from ..spaces.factoring import WHOLE, Way
 from ..spaces.factorising import metric_of
-from ..spaces.plan import Plan, Treatment
+from ..spaces.plan import Plan
 from ..spaces.seen import look_at
 from ..spaces.space import Space
 from ..spaces.workbench import Material
@@ -74,15 +74,16 @@ def _plan(parameter: Parameter, way: Value, bench: LocalWorkbench) -> Plan:
     return axes.load("factors").edit(bench.anatomy.identity(), {parameter.name: way}, bench)
 
 
-def _bytes(plan: Plan, bench: LocalWorkbench, *, whole: bool = False) -> float:
-    """Of the weights that a plan factorises; or what they took up before."""
-    parts, total = list(plan.factorisations()), 0.0
-    for name, _, factors in parts:
-        stack, _, kind = name.split(".")
-        treatment = Treatment() if whole else Treatment(factors=factors)
-        sharing = len(parts) if factors.group is not None else 1
-        total += part_bytes(bench.anatomy.stack(stack).shapes[kind], treatment, sharing)
-    return total
+def _bytes(plan: Plan, parameter: Parameter, bench: LocalWorkbench) -> float:
+    """Of all the weights that a parameter is about, as a plan treats them."""
+    _, stack, *number, kind = parameter.name.split(".")
+    places = bench.anatomy.stack(stack)
+    group = bench.anatomy.factoring.groups(places.n_layers)[int(number[0]) if number else 0]
+    treatments = [plan.stack(stack).slots[position].treatments.get(kind) for position in group]
+    return sum(
+        part_bytes(places.shapes[kind], one, len(group) if one.factors and one.factors.group else 1)
+        for one in treatments
+    )
 
 
 def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
@@ -101,7 +102,7 @@ def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
                 metric = metric_of("sensitivity", seen[name], centred=linear.bias is not None)
                 folded = part.folded()
                 assert folded is not None
-                harm += metric.error(folded.weight - linear.weight)
+                harm += metric.error((folded.weight - linear.weight).detach())
             found.setdefault(one.name, {})[way] = torch.tensor(harm)
     return found
 

@@ -21,7 +21,9 @@ def naive_plans(identity: Plan, trials: Sequence[Trial]) -> dict[str, Plan]:
         trials: of the search.
     """
     candidates = {ALL_INT8: all_int8(trials), TOP_DROPPED: without_top_layers(identity)}
-    return {name: plan for name, plan in candidates.items() if plan is not None}
+    # What the search tried and could not judge is not tried again.
+    broken = {trial.plan for trial in trials if trial.measures is None}
+    return {name: plan for name, plan in candidates.items() if plan is not None and plan not in broken}
 
 
 def all_int8(trials: Sequence[Trial]) -> Plan | None:

@@ -90,7 +90,7 @@ def stored_numbers(method: str, rows: int, columns: int, size: int) -> int:
     check_size(method, rows, columns, size)
     if _form(method) == "two_factors":
         return size * (rows + columns)
-    widths = [size, *(width * size for width in (DECODER_WIDTHS if method == "autoencoder" else ())), columns]
+    widths = [size, *(width * size for width in (DECODER_WIDTHS if _form(method) == "autoencoder" else ())), columns]
     layers = sum((before + 1) * after for before, after in pairwise(widths))
     return rows * (size + 1) + layers
 

@@ -13,33 +13,42 @@ from .layer import Layer
 
 # The choice of a part that is left whole.
 WHOLE = "whole"
-_TEXT = re.compile(r"([a-z_]+?)(-concatenated)?-(\d+(?:\.\d+)?)")
+STACKINGS = ("separated", "concatenated", "allocated")
+# Methods whose harm is known for every rank before any factors are.
+ALLOCATED_METHODS = ("activation", "sensitivity")
+_TEXT = re.compile(r"([a-z_]+)(?:-(concatenated|allocated))?-(\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
     """One way to factorise a kind of part.
 
-    Written "svd-2", or "svd-concatenated-2".
+    Written "svd-2", "svd-concatenated-2" or "sensitivity-allocated-2".
 
     Attributes:
         method: one of `METHODS`.
         ratio: numbers of the weights over numbers stored, above 1.
-        concatenated: whether the rows of all layers of a group are stacked and share a factor or a decoder.
+        stacking: "separated", every layer alone; "concatenated", the rows of all layers of a group stacked, so that
+            they share a factor or a decoder; "allocated", every layer alone and with a rank of its own, so that as many
+            numbers do least harm (see `spaces/layer_ranks.py`).
     """
 
     method: str
     ratio: float
-    concatenated: bool = False
+    stacking: str = "separated"
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise SettingError.unknown("method of factorisation", self.method, METHODS)
+        if self.stacking not in STACKINGS:
+            raise SettingError.unknown("stacking", self.stacking, STACKINGS)
+        if self.stacking == "allocated" and self.method not in ALLOCATED_METHODS:
+            raise SettingError(f"ranks are allocated for {', '.join(ALLOCATED_METHODS)} only, got {self.method}.")
         if not 1 < self.ratio < float("inf"):
             raise SettingError(f"a ratio of factors must be above 1 and finite, got {self.ratio}.")
 
     def __str__(self) -> str:
-        return f"{self.method}{'-concatenated' if self.concatenated else ''}-{self.ratio:g}"
+        return f"{self.method}{'' if self.stacking == 'separated' else f'-{self.stacking}'}-{self.ratio:g}"
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -51,11 +60,11 @@ class Way:
         match = _TEXT.fullmatch(text)
         if match is None:
             raise SettingError(f"a way to factorise is written 'svd-2' or 'svd-concatenated-2', got {text!r}.")
-        method, concatenated, ratio = match.groups()
-        return cls(method, float(ratio), concatenated is not None)
+        method, stacking, ratio = match.groups()
+        return cls(method, float(ratio), stacking or "separated")
 
     def of(self, shape: tuple[int, int], members: tuple[Layer, ...] = ()) -> Factorisation | None:
-        """What a part of this shape becomes.
+        """What a part of this shape becomes; where ranks are allocated, what it would be with the mean rank.
 
         Args:
             shape: rows and columns of the weight of one layer.
@@ -65,7 +74,7 @@ class Way:
             None where no rank stores so few numbers, or none so many.
         """
         rows, columns = shape
-        stacked = self.concatenated and len(members) > 1
+        stacked = self.stacking == "concatenated" and len(members) > 1
         rows *= len(members) if stacked else 1
         try:
             size = size_for(self.method, rows, columns, self.ratio)
@@ -87,7 +96,7 @@ class Factoring:
         latents: how the method of that name fits them.
     """
 
-    linears: tuple[Way, ...] = tuple(Way("sensitivity", ratio) for ratio in (1.5, 2.0, 3.0, 5.0))
+    linears: tuple[Way, ...] = tuple(Way("sensitivity", ratio, "allocated") for ratio in (1.5, 2.0, 3.0, 5.0))
     tables: tuple[Way, ...] = tuple(Way("sensitivity", ratio) for ratio in (1.5, 2.0, 3.0))
     group: int | None = None
     training: AutoencoderTraining = field(default_factory=AutoencoderTraining)
@@ -100,7 +109,7 @@ class Factoring:
             if len(set(ways)) < len(ways):
                 raise SettingError(f"each way to factorise is given once, got {', '.join(map(str, ways))}.")
         for way in self.tables:
-            if way.concatenated:
+            if way.stacking != "separated":
                 raise SettingError(f"a table stands alone, got {way}; write {way.method}-{way.ratio:g}.")
             if way.method == "latents":
                 raise SettingError(

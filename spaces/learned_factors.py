@@ -2,11 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from functools import cache, partial
+from functools import cached_property, partial
 
 from torch import Tensor, nn
 
 from ..errors import PlanError
+from .anatomy import Anatomy
 from .autoencoders import Report
 from .calibration import standing_linears
 from .factorisation import Factorisation
@@ -14,7 +15,7 @@ from .fitting import SEEING_METHODS, SHARED, Fitting
 from .heldout import HeldOut
 from .homes import home_of
 from .plan import Layer, Plan
-from .seen import look_at, look_at_words
+from .seen import Seen, look_at, look_at_words
 from .workbench import Material, Workbench
 
 _VERSION = 1
@@ -31,105 +32,123 @@ def learned_factors(plan: Plan, bench: Workbench) -> Material:
         Site name and kind, such as "encoder.3.query" or "outside.embeddings" -> "left", "right" and perhaps "bias", as
         `FactoredLinear` takes them, or "rows", "norms" and the decoder's tensors, as `DecodedLinear` does. Layers that
         were stacked are given the same tensors where they share them.
+
+    Raises:
+        PlanError: if a part has no factorised form.
     """
-
-    # Many parts are learned together, and what is remembered may lie on a disk.
-    @cache
-    def learned(home: Plan, place: str, factors: Factorisation) -> Material:
-        return _learned(home, place, factors, bench)
-
-    found = {}
+    homes: dict[Plan, _Home] = {}
+    placed = {}
     for name, layer, factors in plan.factorisations():
+        _check(name, layer, bench.anatomy)
         home, home_name = home_of(plan, name, layer, bench.anatomy)
-        site, _, kind = home_name.rpartition(".")
-        stack = site.partition(".")[0]
-        shapes = bench.anatomy.shapes if layer is None else bench.anatomy.stack(stack).shapes
-        if kind not in shapes:
-            raise PlanError(f"the plan factorises {name}; what has factors there is {', '.join(shapes)}.")
-        place = home_name if layer is None else f"{stack}.{kind}"
-        known = learned(home, place, factors)
-        shared = known.get(f"{factors} {SHARED}", {})
-        found[name] = {**shared, **known[f"{factors} {home_name}"]}
+        own = homes.setdefault(home, _Home(home, bench))
+        placed[name] = own, home_name, factors
+        if layer is not None and factors.method in SEEING_METHODS:
+            own.looked_at.update(own.stacked(home_name, factors))
+    # Read once for all parts that share it: what is remembered may lie on a disk.
+    known: dict[tuple[Plan, tuple[str, ...], Factorisation], Material] = {}
+    found = {}
+    for name, (own, home_name, factors) in placed.items():
+        names = own.stacked(home_name, factors)
+        key = own.plan, names, factors
+        if key not in known:
+            known[key] = own.learned(names, factors)
+        found[name] = {**known[key].get(f"{factors} {SHARED}", {}), **known[key][f"{factors} {home_name}"]}
     return found
 
 
-def _learned(home: Plan, place: str, factors: Factorisation, bench: Workbench) -> Material:
-    """Factorisation, a space, and the name of a part -> its tensors; or "shared" -> those of all. Remembered.
+def _check(name: str, layer: Layer | None, anatomy: Anatomy) -> None:
+    site, _, kind = name.rpartition(".")
+    shapes = anatomy.shapes if layer is None else anatomy.stack(site.partition(".")[0]).shapes
+    if kind not in shapes:
+        raise PlanError(f"the plan factorises {name}; what has factors there is {', '.join(shapes)}.")
 
-    Args:
-        home: the plan of the model that is learned from.
-        place: "outside.<table>", or stack and kind.
-        factors: what is wanted.
-        bench: where the model is built.
+
+class _Home:
+    """A model that parts are learned from.
+
+    Attributes:
+        plan: of it.
+        looked_at: names of the Linears that calibration has to show, all at once when it first must.
     """
-    together = _together(factors, place, bench)
-    words = " ".join(map(str, together))
-    if factors.form != "two_factors":
-        factoring = bench.anatomy.factoring
-        words += f" {factoring.latents if factors.method == 'latents' else factoring.training}"
-    key = f"factors-{_VERSION}-{place}-{home.fingerprint}-{hashlib.sha256(words.encode()).hexdigest()[:12]}"
-    learn = _learn_table if place.startswith("outside.") else _learn_linears
-    return bench.remember(key, partial(learn, home, place, together, bench))
+
+    def __init__(self, plan: Plan, bench: Workbench) -> None:
+        self.plan, self.looked_at, self._bench = plan, set[str](), bench
+
+    def stacked(self, name: str, factors: Factorisation) -> tuple[str, ...]:
+        """The parts that are factorised together with one, itself among them."""
+        site, _, kind = name.rpartition(".")
+        if factors.group is None:
+            return (name,)
+        stack = self.plan.stack(site.partition(".")[0])
+        members = (place for place, slot in enumerate(stack.slots) if slot.layer in factors.members)
+        return tuple(f"{stack.name}.{place}.{kind}" for place in members)
+
+    def learned(self, names: tuple[str, ...], factors: Factorisation) -> Material:
+        """Factorisation, a space, and the name of a part -> its tensors; or `SHARED` -> those of all. Remembered."""
+        together = _together(factors, names[0], self._bench)
+        words = " ".join(map(str, (*names, *together)))
+        if factors.form != "two_factors":
+            factoring = self._bench.anatomy.factoring
+            words += f" {factoring.latents if factors.method == 'latents' else factoring.training}"
+        key = f"factors-{_VERSION}-{self.plan.fingerprint}-{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+        learn = self._of_table if names[0].startswith("outside.") else self._of_linears
+        return self._bench.remember(key, partial(learn, names, together))
+
+    @cached_property
+    def _model(self) -> nn.Module:
+        return self._bench.build(self.plan)
+
+    @cached_property
+    def _linears(self) -> dict[str, nn.Linear]:
+        return dict(standing_linears(self._model, self.plan, self._bench.anatomy))
+
+    @cached_property
+    def _seen(self) -> dict[str, Seen]:
+        return look_at(self._model, {name: self._linears[name] for name in sorted(self.looked_at)}, self._bench)
+
+    def _of_linears(self, names: tuple[str, ...], together: Sequence[Factorisation]) -> Material:
+        own = {name: self._linears[name] for name in names}
+        seen = [self._seen[name] for name in names] if together[0].method in SEEING_METHODS else []
+        held_out = None if together[0].form == "two_factors" else HeldOut(self._model, own, self._bench)
+        fitting = Fitting(own, seen, self._bench.anatomy.factoring, held_out)
+        return _fitted(fitting, together, self._bench, names[0])
+
+    def _of_table(self, names: tuple[str, ...], together: Sequence[Factorisation]) -> Material:
+        """Of one table of words, or of a Linear outside the stacks."""
+        (name,) = names
+        bench, sees = self._bench, together[0].method in SEEING_METHODS
+        part = self._model.get_submodule(bench.anatomy.outside[name.partition(".")[2]])
+        if isinstance(part, nn.Embedding):
+            words = look_at_words(self._model, part.weight, bench) if sees else None
+            fitting = Fitting({name: part}, [], bench.anatomy.factoring, None, words)
+        else:
+            assert isinstance(part, nn.Linear)
+            seen = list(look_at(self._model, {name: part}, bench).values()) if sees else []
+            fitting = Fitting({name: part}, seen, bench.anatomy.factoring, None)
+        return _fitted(fitting, together, bench, name)
 
 
-def _together(factors: Factorisation, place: str, bench: Workbench) -> tuple[Factorisation, ...]:
-    """All of its method that a search may ask for, where the calibration batches are gone through for it."""
-    if factors.method not in SEEING_METHODS:
-        return (factors,)
-    anatomy = bench.anatomy
-    stack, _, kind = place.partition(".")
-    if stack == "outside":
-        offered, shape = anatomy.factoring.tables, anatomy.shapes[kind]
-    else:
-        offered, shape = anatomy.factoring.linears, anatomy.stack(stack).shapes[kind]
-    alike = (way for way in offered if (way.method, way.concatenated) == (factors.method, factors.group is not None))
-    found = tuple(dict.fromkeys(one for way in alike if (one := way.of(shape, factors.members)) is not None))
-    return found if factors in found else (factors,)
-
-
-def _learn_linears(home: Plan, place: str, together: Sequence[Factorisation], bench: Workbench) -> Material:
-    """Those of one kind of Linear in one stack: of every layer alone, or of the layers of a group together."""
-    stack, _, kind = place.partition(".")
-    model = bench.build(home)
-    chosen = {
-        f"{stack}.{position}.{kind}"
-        for position, slot in enumerate(home.stack(stack).slots)
-        if slot.layer is not None and _is_learned(slot.layer, together[0])
-    }
-    linears = {name: part for name, part in standing_linears(model, home, bench.anatomy) if name in chosen}
-    seen = look_at(model, linears, bench) if together[0].method in SEEING_METHODS else {}
-    sets = [list(linears)] if together[0].group is not None else [[name] for name in linears]
-    found: dict[str, Mapping[str, Tensor]] = {}
-    work = [(names, factors) for names in sets for factors in together]
-    for number, (names, factors) in enumerate(work):
-        own = {name: linears[name] for name in names}
-        held_out = None if factors.form == "two_factors" else HeldOut(model, own, bench)
-        fitting = Fitting(own, [seen[name] for name in names if name in seen], bench.anatomy.factoring, held_out)
-        found.update(fitting.fit(factors, _teller(bench, number, len(work), f"{names[0]} {factors}")))
-    return found
-
-
-def _learn_table(home: Plan, place: str, together: Sequence[Factorisation], bench: Workbench) -> Material:
-    """Those of one table of words, or of a Linear outside the stacks."""
-    model = bench.build(home)
-    part = model.get_submodule(bench.anatomy.outside[place.partition(".")[2]])
-    assert isinstance(part, nn.Embedding | nn.Linear)
-    sees, factoring = together[0].method in SEEING_METHODS, bench.anatomy.factoring
-    if isinstance(part, nn.Embedding):
-        words = look_at_words(model, part.weight, bench) if sees else None
-        fitting = Fitting({place: part}, [], factoring, None, words)
-    else:
-        fitting = Fitting(
-            {place: part}, list(look_at(model, {place: part}, bench).values()) if sees else [], factoring, None
-        )
+def _fitted(fitting: Fitting, together: Sequence[Factorisation], bench: Workbench, what: str) -> Material:
     found: dict[str, Mapping[str, Tensor]] = {}
     for number, factors in enumerate(together):
-        found.update(fitting.fit(factors, _teller(bench, number, len(together), f"{place} {factors}")))
+        found.update(fitting.fit(factors, _teller(bench, number, len(together), f"{what} {factors}")))
     return found
 
 
-def _is_learned(layer: Layer, factors: Factorisation) -> bool:
-    return factors.group is None or layer in factors.members
+def _together(factors: Factorisation, name: str, bench: Workbench) -> tuple[Factorisation, ...]:
+    """All of its method that a search may ask for, where the calibration batches are gone through for it."""
+    if factors.method not in SEEING_METHODS or factors.form != "two_factors":
+        return (factors,)
+    anatomy, (site, _, kind) = bench.anatomy, name.rpartition(".")
+    if site == "outside":
+        offered, shape = anatomy.factoring.tables, anatomy.shapes[kind]
+    else:
+        offered, shape = anatomy.factoring.linears, anatomy.stack(site.partition(".")[0]).shapes[kind]
+    stacking = "separated" if factors.group is None else "concatenated"
+    alike = (way for way in offered if (way.method, way.stacking) == (factors.method, stacking))
+    found = tuple(dict.fromkeys(one for way in alike if (one := way.of(shape, factors.members)) is not None))
+    return found if factors in found else (factors,)
 
 
 def _teller(bench: Workbench, number: int, of: int, what: str) -> Report:

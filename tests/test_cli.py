@@ -208,7 +208,7 @@ def test_devices_lists_what_can_run_here(command: Command) -> None:
         ),
         (
             ["--axes", "depht"],
-            r"unknown axis 'depht'; the legal values are: assembly, bits, depth\. Did you mean 'depth'\?",
+            r"unknown axis 'depht'; the legal values are: assembly, bits, depth, factors\. Did you mean 'depth'\?",
         ),
         (["--axes", "depth,width"], r"unknown axis 'width'; the legal values are: assembly, bits, depth"),
         (["--axes", ","], r"axis|axes"),

@@ -17,6 +17,7 @@ from ..factored import DecodedEmbedding, DecodedLinear, FactoredEmbedding, Facto
 from ..factoring import WHOLE, Way
 from ..factorisation import Factorisation
 from ..families import StackAnatomy
+from ..layer_ranks import layer_ranks
 from ..learned_factors import learned_factors
 from ..plan import Layer, Plan, Treatments
 from ..workbench import Material, Workbench
@@ -52,7 +53,7 @@ class Factors:
             slots = list(stack.slots)
             for position, slot in enumerate(slots):
                 if slot.layer is not None:
-                    wanted = _wanted(slot.layer, places, anatomy, choice)
+                    wanted = _wanted(slot.layer, places, bench, choice)
                     slots[position] = replace(slot, treatments=_set(slot.treatments, wanted))
             plan = plan.with_stack(replace(stack, slots=tuple(slots)))
         tables = {}
@@ -127,16 +128,25 @@ def _set(old: Treatments, wanted: Mapping[str, Factorisation | None]) -> Treatme
     return old
 
 
-def _wanted(layer: Layer, places: StackAnatomy, anatomy: Anatomy, choice: Choice) -> dict[str, Factorisation | None]:
+def _wanted(layer: Layer, places: StackAnatomy, bench: Workbench, choice: Choice) -> dict[str, Factorisation | None]:
     """Kind -> what the choice makes of it in the slot where this layer stands."""
+    anatomy = bench.anatomy
     groups = anatomy.factoring.groups(places.n_layers)
     number = next(number for number, group in enumerate(groups) if layer.originals.start in group)
     alike = (Layer(index, layer.granularity) for index in range(places.n_layers // layer.granularity))
     members = tuple(one for one in alike if one.originals.start in groups[number])
     found: dict[str, Factorisation | None] = {}
     for kind, shape in places.shapes.items():
-        way = choice.get(_name(anatomy, places, number, kind), WHOLE)
-        found[kind] = None if way == WHOLE else Way.parse(str(way)).of(shape, members)
+        chosen = choice.get(_name(anatomy, places, number, kind), WHOLE)
+        if chosen == WHOLE:
+            found[kind] = None
+            continue
+        way = Way.parse(str(chosen))
+        if way.stacking == "allocated":
+            rank = layer_ranks(way, places.name, kind, members, bench)[layer]
+            found[kind] = None if rank is None else Factorisation(way.method, rank)
+        else:
+            found[kind] = way.of(shape, members)
     return found
 
 
@@ -154,11 +164,11 @@ def _tables(anatomy: Anatomy) -> tuple[str, ...]:
 
 def _distinct(ways: tuple[Way, ...], shape: tuple[int, int], members: tuple[Layer, ...]) -> tuple[str, ...]:
     """Those of the ways that a part of this shape can go, the first of any that come to the same."""
-    found: dict[Factorisation, str] = {}
+    found: dict[tuple[str, Factorisation], str] = {}
     for way in ways:
         factors = way.of(shape, members)
         if factors is not None:
-            found.setdefault(factors, str(way))
+            found.setdefault((way.stacking, factors), str(way))
     return tuple(found.values())
 
 

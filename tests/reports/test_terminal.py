@@ -95,7 +95,7 @@ def test_a_plan_in_short() -> None:
     )
     tables = parts(embeddings="w8", pooler="w8", positions="w4-1x64")
     assert in_short(Plan((encoder,), tables)) == (
-        "2/3 layers (without 1), 8 on 1, w4-1x64 on 1, w8a8 on 2; tables w4-1x64 w8"
+        "2/3 layers (without 1), svd-8 on 1, w4-1x64 on 1, w8a8 on 2; tables w4-1x64 w8"
     )
     decoder = Stack("decoder", (Slot(Layer(0)), Slot(Layer(1, 2))))
     assert in_short(Plan((Stack("encoder", (Slot(Layer(0)),)), decoder), weights="tuned-1")) == (

@@ -104,9 +104,9 @@ def test_best_is_within_the_limits_and_not_beaten(tmp_path: Path) -> None:
 
 def test_measures_are_those_of_quality_and_profile() -> None:
     found = measures_of(0.7, 0.9, PROFILE, 0.01)
-    assert found == Measures(0.7, pytest.approx(0.2), LATENCY.ratio * 0.01, 300_000_001.0, 123_456.0)
+    assert found == Measures(0.7, 0.9 - 0.7, LATENCY.ratio * 0.01, 300_000_001.0, 123_456.0)
     lean = replace(PROFILE, latency=None, memory=None)
-    assert measures_of(0.9, 0.7, lean, None) == Measures(0.9, pytest.approx(-0.2), None, None, 123_456.0)
+    assert measures_of(0.9, 0.7, lean, None) == Measures(0.9, 0.7 - 0.9, None, None, 123_456.0)
 
 
 def test_finals_come_back_equal_and_the_last_front_counts(tmp_path: Path) -> None:

@@ -95,7 +95,11 @@ EXPORTED: list[tuple[str, Damage, str]] = [
     ("broken plan", lambda f: (f / "plan.json").write_text("{"), r"not a folder that paring exported"),
     ("binary plan", lambda f: (f / "plan.json").write_bytes(b"\xff\xfe"), r"not a folder that paring exported"),
     ("foreign plan", lambda f: (f / "plan.json").write_text("[]"), r"not a folder that paring exported"),
-    ("plan of text", lambda f: edit(f / "plan.json", plan="text"), r"not a folder that paring exported"),
+    (
+        "plan of text",
+        lambda f: edit(f / "plan.json", plan="text"),
+        r"plan.json of .* does not load: a plan is a JSON object, got 'text'",
+    ),
     ("newer plan", lambda f: edit(f / "plan.json", plan={"schema": 3}), r"reads plans of schema 2, got schema 3"),
     (
         "plan of another model",

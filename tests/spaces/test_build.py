@@ -13,6 +13,7 @@ from paring.errors import PlanError
 from paring.spaces import artefact, axes
 from paring.spaces.build import build
 from paring.spaces.families import FAMILIES
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
@@ -93,7 +94,7 @@ def test_a_quantised_model_is_no_ordinary_one(make_model: MakeModel, make_bench:
         encoder(0, 0, 2),
         encoder(0, 1, 2, gate=bits(8)),
         encoder(0, 1, 2, outside={"pictures": bits(8)}),
-        encoder(0, 1, 2, query=Treatment(rank=4)),
+        encoder(0, 1, 2, norms=Treatment(factors=Factorisation("svd", 4))),
         Plan((Stack("encoder", (Slot(Layer(0)), Slot(Layer(1, 2)))),)),
         Plan((Stack("decoder", (Slot(Layer(0)), Slot(Layer(1)), Slot(Layer(2)))),)),
         Plan((*encoder(0, 1, 2).stacks, Stack("decoder", (Slot(Layer(0)),)))),
@@ -105,7 +106,7 @@ def test_a_quantised_model_is_no_ordinary_one(make_model: MakeModel, make_bench:
         "a layer twice",
         "unknown kind",
         "unknown part outside",
-        "a rank, which no axis realises",
+        "factors of what has no weights",
         "group beyond the last",
         "another stack",
         "one stack more",

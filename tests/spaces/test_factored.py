@@ -17,9 +17,11 @@ from paring.spaces.factor_bytes import keep_the_smaller, part_bytes
 from paring.spaces.factored import DecodedEmbedding, DecodedLinear, FactoredEmbedding, FactoredLinear, decoder_shapes
 from paring.spaces.factoring import Factoring, Way
 from paring.spaces.factorisation import Factorisation
+from paring.spaces.layer_ranks import layer_ranks
 from paring.spaces.plan import Layer, Plan, Slot, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
+from paring.spaces.space import Space
 from paring.spaces.workbench import Inputs
 
 MakeModel = Callable[..., PreTrainedModel]
@@ -120,16 +122,54 @@ def test_every_method_is_built_shared_saved_and_loaded(
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("concatenated", [False, True])
-def test_what_is_stored_is_the_ratio_asked_for(bench: Any, method: str, concatenated: bool) -> None:
-    way = Way(method, 2.0, concatenated)
+@pytest.mark.parametrize("stacking", ["separated", "concatenated"])
+def test_what_is_stored_is_the_ratio_asked_for(bench: Any, method: str, stacking: str) -> None:
+    way = Way(method, 2.0, stacking)
     factors = way.of(bench.anatomy.stack("encoder").shapes["query"], tuple(map(Layer, range(3))))
     assert factors is not None
-    assert (factors.group is not None) is concatenated
+    assert (factors.group is not None) is (stacking == "concatenated")
     model = bench.build(treated(bench, "query", Treatment(factors=factors)))
     saved = artefact.stored_bytes(bench.model) - artefact.stored_bytes(model)
     # 3 Linears of 32 x 32 in half as many numbers; a whole rank may leave some of those unused.
     assert 4 * 3 * 1024 / 2 <= saved < 4 * 3 * 1024 * 0.75
+
+
+@pytest.mark.parametrize("family", ["bert", "mbart"])
+def test_allocated_ranks_do_less_predicted_harm_with_as_many_numbers(
+    make_model: MakeModel, make_bench: MakeBench, family: str
+) -> None:
+    bench = make_bench(make_model(family, layers=6))
+    members = tuple(map(Layer, range(6)))
+    for stack, kind in ((one, kind) for one in bench.anatomy.stacks for kind in one.linears):
+        rows, columns = stack.shapes[kind]
+        ranks = layer_ranks(Way("sensitivity", 2.0, "allocated"), stack.name, kind, members, bench)
+        alike = Way("sensitivity", 2.0).of((rows, columns))
+        assert alike is not None
+        numbers = [rows * columns if rank is None else rank * (rows + columns) for rank in ranks.values()]
+        assert sum(numbers) <= 6 * rows * columns / 2
+        (known,) = (found for key, found in bench._known.items() if f"-{stack.name}-sensitivity" in key)
+        curves = [known[f"{stack.name}.{place}.{kind}"]["harms"] for place in range(6)]
+        harm = sum(
+            float(curve[min(rows, columns) if rank is None else rank])
+            for curve, rank in zip(curves, ranks.values(), strict=True)
+        )
+        assert harm <= sum(float(curve[alike.rank]) for curve in curves) * (1 + 1e-6)
+
+
+def test_a_choice_of_allocated_ranks_is_a_plan(bench: Any, inputs_of: Callable[..., Inputs]) -> None:
+    bench.anatomy = replace(bench.anatomy, factoring=quick(linears=(Way("sensitivity", 2.0, "allocated"),), tables=()))
+    space = Space(bench.anatomy, ("factors",))
+    plan = space.resolve({parameter.name: parameter.choices[-1] for parameter in space}, bench)
+    factors = [found for _, _, found in plan.factorisations()]
+    assert {found.method for found in factors} == {"sensitivity"}
+    assert all(found.group is None for found in factors)
+    model = bench.build(plan)
+    saved = artefact.stored_bytes(bench.model) - artefact.stored_bytes(model)
+    dense = sum(3 * 4 * rows * columns for rows, columns in bench.anatomy.stack("encoder").shapes.values())
+    assert dense / 2 <= saved <= 0.6 * dense
+    # Learned one by one, they are those learned together.
+    again = bench.build(plan)
+    assert torch.equal(logits(again, inputs_of(model)), logits(model, inputs_of(model)))
 
 
 def test_full_rank_gives_the_weights_back(bench: Any, inputs_of: Callable[..., Inputs]) -> None:
@@ -255,14 +295,14 @@ def test_bytes_are_those_on_the_disk(bench: Any) -> None:
 
 
 def test_ways_are_written_for_people() -> None:
-    for text in ("svd-2", "activation-concatenated-1.5", "linear_autoencoder-3"):
+    for text in ("svd-2", "activation-concatenated-1.5", "linear_autoencoder-3", "sensitivity-allocated-2"):
         assert str(Way.parse(text)) == text
-    for text in ("svd", "svd-1", "svd-inf", "magic-2", "svd-together-2", "svd-0.5"):
+    for text in ("svd", "svd-1", "svd-inf", "magic-2", "svd-together-2", "svd-0.5", "svd-allocated-2"):
         with pytest.raises(SettingError):
             Way.parse(text)
-    again = Factoring(linears=(Way("svd", 2.0, True),), tables=(), group=2)
+    again = Factoring(linears=(Way("svd", 2.0, "concatenated"),), tables=(), group=2)
     assert Factoring.from_json(again.to_json()) == again
-    for wrong in ({"group": 0}, {"linears": (Way("svd", 2.0),) * 2}, {"tables": (Way("svd", 2.0, True),)}):
+    for wrong in ({"group": 0}, {"linears": (Way("svd", 2.0),) * 2}, {"tables": (Way("svd", 2.0, "concatenated"),)}):
         with pytest.raises(SettingError):
             Factoring(**wrong)
 

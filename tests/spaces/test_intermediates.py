@@ -29,6 +29,7 @@ from paring.spaces.intermediates import (
     TableSoftmax,
 )
 from paring.spaces.palette import Palette
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Plan, Slot, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear
@@ -279,7 +280,8 @@ def test_missing_ranges_are_refused(make_model: MakeModel, make_full_bench: Make
 
 
 @pytest.mark.parametrize(
-    ("kind", "treatment"), [("scores", W8A8), ("norms", Treatment(rank=2)), ("query", A8), ("gelu", A8)]
+    ("kind", "treatment"),
+    [("scores", W8A8), ("norms", Treatment(factors=Factorisation("svd", 2))), ("query", A8), ("gelu", A8)],
 )
 def test_treatments_must_fit_the_part(
     make_model: MakeModel, make_full_bench: MakeBench, kind: str, treatment: Treatment

@@ -84,5 +84,5 @@ def test_unknown_axis_comes_with_a_hint(bench: Workbench) -> None:
 
 
 def test_no_axis_is_refused(bench: Workbench) -> None:
-    with pytest.raises(SettingError, match=r"at least one axis.*depth, bits"):
+    with pytest.raises(SettingError, match=r"at least one axis.*depth, factors, bits"):
         Space(bench.anatomy, [])
