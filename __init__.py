@@ -30,9 +30,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "Allowance": ".profilers.supervision",
     "Curriculum": ".search.modular",
+    "Factoring": ".spaces.factoring",
     "Losses": ".search.distillation",
     "Modular": ".search.modular",
-    "Factoring": ".spaces.factoring",
     "Palette": ".spaces.palette",
     "Precision": ".spaces.precision",
     "Schedule": ".search.distilling",
@@ -48,6 +48,7 @@ _HOMES = {
 __all__ = [
     "Allowance",
     "Curriculum",
+    "Factoring",
     "Losses",
     "Modular",
     "Palette",

@@ -55,11 +55,8 @@ def factor_options(space: Space, bench: LocalWorkbench) -> dict[str, list[Option
     harms = bench.remember(key, partial(_harms, parameters, bench))
     found = {}
     for one in parameters:
-        options = [
-            Option(way, _bytes(_plan(one, way, bench), bench), float(harms[one.name][way])) for way in _ways(one)
-        ]
-        whole = _bytes(_plan(one, one.choices[-1], bench), bench, whole=True)
-        found[one.name] = [Option(WHOLE, whole, 0.0), *options]
+        costs = {way: _bytes(_plan(one, way, bench), one, bench) for way in (WHOLE, *_ways(one))}
+        found[one.name] = [Option(way, cost, float(harms[one.name].get(way, 0.0))) for way, cost in costs.items()]
     return found
 
 

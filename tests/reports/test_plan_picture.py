@@ -10,6 +10,7 @@ from paring.spaces.precision import Precision
 MakePlan = Callable[..., Plan]
 
 W8A8, W4 = Treatment(precision=Precision(8, 8)), Treatment(precision=Precision(4))
+BOTH = Treatment(Factorisation("svd", 4), Precision(8))
 
 
 def encoder(*slots: Slot) -> Plan:
@@ -84,7 +85,7 @@ def test_tables_and_trained_weights_are_said() -> None:
         (encoder(slot(Layer(0, 2))), {"assembly"}),
         (encoder(slot(Layer(0), query=W8A8)), {"bits"}),
         (encoder(slot(Layer(0), query=Treatment(factors=Factorisation("svd", 4)))), {"factors"}),
-        (encoder(slot(Layer(0, 2)), slot(None), slot(Layer(2, 2), query=Treatment(Factorisation("svd", 4), Precision(8)))),
+        (encoder(slot(Layer(0, 2)), slot(None), slot(Layer(2, 2), query=BOTH)),
          {"assembly", "depth", "factors", "bits"}),
         (Plan((Stack("encoder", (slot(Layer(0)),)),), weights="tuned"), {"depth"}),
         (Plan((Stack("encoder", (slot(Layer(0)),)),), Treatments.of({"embeddings": W4})), {"bits"}),

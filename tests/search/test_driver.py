@@ -44,7 +44,7 @@ from paring.search.tasks import Task
 from paring.search.training import Training
 from paring.search.trial import Final, State, Trial
 from paring.search.workbench import Greedy, LocalWorkbench
-from paring.spaces.plan import Plan
+from paring.spaces.plan import Plan, Slot
 from paring.spaces.space import Space
 
 MakeSettings = Callable[..., Settings]
@@ -253,7 +253,12 @@ def test_a_naive_plan_that_cannot_be_measured_does_not_cost_the_answer(
     rich: Record, settings: MakeSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     real, out = finals.measure_whole, tmp_path / "run"
-    top = rich.naive[TOP_DROPPED]
+    identity = plans_of(rich.trials())[0]
+    (stack,) = identity.stacks
+    shorter = (replace(stack, slots=(*stack.slots[:at], Slot(None), *stack.slots[at + 1 :])) for at in range(3))
+    naive = next(plan for plan in map(identity.with_stack, shorter) if plan not in plans_of(rich.trials()))
+    top = naive.fingerprint
+    monkeypatch.setattr("paring.search.driver.naive_plans", lambda *_: {TOP_DROPPED: naive})
     Record.open(Path(shutil.copytree(rich.folder, out))).set_finals([])
 
     def refuses_the_top(bench: LocalWorkbench, plans: Sequence[Plan], *rest: Any, **options: Any) -> list[Final]:
