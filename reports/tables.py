@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ..errors import SettingError
 from ..profilers.timing import Latency
-from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Treatment
+from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Treatment, described_factors
 from .front import Front, Point, row_of, table_of
 
 FORMATS = ("table", "csv", "json")
@@ -122,8 +122,10 @@ def in_short(plan: Plan) -> str:
         else:
             gone = f" (without {' '.join(map(str, stack.dropped))})" if stack.dropped else ""
             text = f"{name}{len(standing)}/{len(stack.slots)} layers{gone}"
-        done = Counter(_done(treatment) for slot in stack.slots for _, treatment in slot.treatments.items)
-        texts.append(", ".join([text, *(f"{what} on {count}" for what, count in sorted(done.items()))]))
+        treatments = [treatment for slot in stack.slots for _, treatment in slot.treatments.items]
+        bits = Counter(str(treatment.precision) for treatment in treatments if treatment.precision is not None)
+        done = [*described_factors(treatments).items(), *sorted(bits.items())]
+        texts.append(", ".join([text, *(f"{what} on {count}" for what, count in done)]))
     tables = sorted({_done(treatment) for _, treatment in plan.outside.items})
     texts += [f"tables {' '.join(tables)}"] if tables else []
     return "; ".join(texts if plan.weights == ORIGINAL_WEIGHTS else [*texts, f"weights {plan.weights}"])

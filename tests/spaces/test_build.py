@@ -12,8 +12,8 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from paring.errors import PlanError
 from paring.spaces import artefact, axes
 from paring.spaces.build import build
-from paring.spaces.families import FAMILIES
 from paring.spaces.factorisation import Factorisation
+from paring.spaces.families import FAMILIES
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear

@@ -18,6 +18,7 @@ from paring.spaces.anatomy import anatomy_of
 from paring.spaces.attention import POINTS
 from paring.spaces.axes import bits as bits_axis
 from paring.spaces.build import build
+from paring.spaces.factorisation import Factorisation
 from paring.spaces.families import FAMILIES
 from paring.spaces.intermediate_ranges import block_ranges, function_ranges
 from paring.spaces.intermediates import (
@@ -29,7 +30,6 @@ from paring.spaces.intermediates import (
     TableSoftmax,
 )
 from paring.spaces.palette import Palette
-from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Plan, Slot, Treatment, Treatments
 from paring.spaces.precision import Precision
 from paring.spaces.quantised import QuantLinear

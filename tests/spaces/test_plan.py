@@ -106,6 +106,18 @@ def test_factorisations_are_written_for_people() -> None:
             Factorisation.parse(text)
 
 
+def test_ranks_are_described_together() -> None:
+    def slot(index: int, rank: int) -> Slot:
+        factors = Factorisation("sensitivity", rank)
+        return Slot(Layer(index), Treatments.of({"query": Treatment(factors, Precision(8, 8)), "key": W8}))
+
+    assert (
+        str(encoder(slot(0, 8), slot(1, 8)))
+        == "encoder 2/2 layers, sensitivity-8 on 2 Linears, w8 on 2 Linears, w8a8 on 2 Linears"
+    )
+    assert "sensitivity-3..8 on 2 Linears" in str(encoder(slot(0, 8), slot(1, 3)))
+
+
 def test_whole_leaves_the_structure_only() -> None:
     for plan in random_plans():
         whole = plan.whole()
