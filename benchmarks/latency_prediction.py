@@ -38,7 +38,7 @@ from paring.spaces.plan import Plan
 from paring.spaces.space import Space
 from paring.spaces.tilings import GRANULARITIES
 
-AXES = ("assembly", "depth", "bits")
+AXES = ("assembly", "depth", "factors", "bits")
 SESSION = 6
 
 

@@ -39,6 +39,11 @@ class _TinyBench:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model, self.anatomy = model, anatomy_of(model)
 
+    @property
+    def is_taught(self) -> bool:
+        """Its models are only looked at."""
+        return False
+
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan."""
         materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}

@@ -46,6 +46,11 @@ class UntaughtBench:
         self._rows = [{name: tensor[:_ROWS] for name, tensor in calibration[0].items()}]
         self._known: dict[str, Material] = {}
 
+    @property
+    def is_taught(self) -> bool:
+        """Its models are only timed."""
+        return False
+
     def build(self, plan: Plan) -> PreTrainedModel:
         """A model that costs what that of the plan costs; its weights are the original's, whatever the plan says."""
         materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}

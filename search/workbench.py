@@ -149,6 +149,11 @@ class LocalWorkbench:
                 raise DataError(f"{what} needs a train split, and the data have none; {fix}.")
             self.train = encode("train", tables.train)
 
+    @property
+    def is_taught(self) -> bool:
+        """Its models are judged."""
+        return True
+
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan, on the CPU."""
         materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}

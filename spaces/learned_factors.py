@@ -4,12 +4,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
 from .anatomy import Anatomy
 from .autoencoders import Report
 from .calibration import standing_linears
+from .factored import without_data
 from .factorisation import Factorisation
 from .fitting import SEEING_METHODS, SHARED, Fitting
 from .heldout import HeldOut
@@ -36,6 +38,8 @@ def learned_factors(plan: Plan, bench: Workbench) -> Material:
     Raises:
         PlanError: if a part has no factorised form.
     """
+    if not bench.is_taught:
+        return _untaught(plan, bench)
     homes: dict[Plan, _Home] = {}
     placed = {}
     for name, layer, factors in plan.factorisations():
@@ -54,6 +58,23 @@ def learned_factors(plan: Plan, bench: Workbench) -> Material:
         if key not in known:
             known[key] = own.learned(names, factors)
         found[name] = {**known[key].get(f"{factors} {SHARED}", {}), **known[key][f"{factors} {home_name}"]}
+    return found
+
+
+def _untaught(plan: Plan, bench: Workbench) -> Material:
+    """Random factors of the right shapes, shared where those that are learned would be."""
+    generator, found = torch.Generator().manual_seed(0), {}
+    of_groups: dict[str, dict[str, Tensor]] = {}
+    for name, layer, factors in plan.factorisations():
+        _check(name, layer, bench.anatomy)
+        site, _, kind = name.rpartition(".")
+        shapes = bench.anatomy.shapes if layer is None else bench.anatomy.stack(site.partition(".")[0]).shapes
+        empty = without_data(shapes[kind], factors)
+        own = {part: torch.rand(one.shape, generator=generator) for part, one in empty.items()}
+        if factors.group is not None:
+            shared = {part: one for part, one in own.items() if part not in ("left", "rows", "norms")}
+            own |= of_groups.setdefault(f"{site.partition('.')[0]}.{kind} {factors}", shared)
+        found[name] = own
     return found
 
 

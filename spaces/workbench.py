@@ -37,6 +37,10 @@ class Workbench(Protocol):
     def anatomy(self) -> Anatomy:
         """Of the original model."""
 
+    @property
+    def is_taught(self) -> bool:
+        """Whether what is learned counts; where models are only timed, any numbers of the right shapes serve."""
+
     def build(self, plan: Plan) -> nn.Module:
         """The compressed model of a plan, on the CPU, in evaluation mode."""
 

@@ -183,6 +183,10 @@ class FakeBench:
         self.model, self.anatomy = model, anatomy_of(model).with_modular_layers(GRANULARITIES)
         self._known: dict[str, Material] = {}
 
+    @property
+    def is_taught(self) -> bool:
+        return True
+
     def build(self, plan: Plan) -> PreTrainedModel:
         materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}
         return build(self.model, plan, materials=materials)

@@ -34,6 +34,7 @@ from paring.search.untaught import UntaughtBench, drawn_choice
 from paring.search.workbench import LocalWorkbench
 from paring.spaces.anatomy import anatomy_of
 from paring.spaces.artefact import save, stored_bytes
+from paring.spaces.factoring import Factoring, Way
 from paring.spaces.plan import Layer, Plan, Slot, Stack
 from paring.spaces.space import Space
 
@@ -86,6 +87,27 @@ def settings(model_folder: Path, data_folder: Path, tmp_path: Path) -> Settings:
 def untaught(model: PreTrainedModel, make_bench: Callable[[PreTrainedModel], object]) -> UntaughtBench:
     anatomy = anatomy_of(model).with_modular_layers((2, 3))
     return UntaughtBench(model, anatomy, make_bench(model).calibration(), seed=0)  # type: ignore[attr-defined]
+
+
+def test_factors_are_not_learned_for_models_that_are_only_timed(
+    make_model: Callable[..., PreTrainedModel],
+    make_bench: Callable[[PreTrainedModel], object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = make_model("bert")
+    for place in ("learned_factors.look_at", "layer_ranks.look_at", "fitting.factorise", "fitting.train_autoencoder"):
+        monkeypatch.setattr(f"paring.spaces.{place}", lambda *_, **__: pytest.fail("learned"))
+    ways = ("sensitivity-allocated-2", "svd-concatenated-2", "autoencoder-concatenated-2", "sensitivity-2")
+    for way in ways:
+        anatomy = replace(anatomy_of(model), factoring=Factoring(linears=(Way.parse(way),), tables=()))
+        bench = UntaughtBench(model, anatomy, make_bench(model).calibration(), seed=0)  # type: ignore[attr-defined]
+        space = Space(anatomy, ("factors",))
+        plan = space.resolve({parameter.name: parameter.choices[-1] for parameter in space}, bench)
+        built = bench.build(plan)
+        assert stored_bytes(built) < stored_bytes(model)
+        queries = [built.get_submodule(f"bert.encoder.layer.{place}.attention.self.query") for place in (0, 1)]
+        parts = [getattr(query, "narrow", None) or query.decoder.layers[2] for query in queries]
+        assert (parts[0].weight.data_ptr() == parts[1].weight.data_ptr()) is ("concatenated" in way)
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])
