@@ -48,17 +48,27 @@ def learned_factors(plan: Plan, bench: Workbench) -> Material:
         own = homes.setdefault(home, _Home(home, bench))
         placed[name] = own, home_name, factors
         if layer is not None and factors.method in SEEING_METHODS:
-            own.looked_at.update(own.stacked(home_name, factors))
+            own.looked_at.update(stacked_with(home, home_name, factors))
     # Read once for all parts that share it: what is remembered may lie on a disk.
     known: dict[tuple[Plan, tuple[str, ...], Factorisation], Material] = {}
     found = {}
     for name, (own, home_name, factors) in placed.items():
-        names = own.stacked(home_name, factors)
+        names = stacked_with(own.plan, home_name, factors)
         key = own.plan, names, factors
         if key not in known:
             known[key] = own.learned(names, factors)
         found[name] = {**known[key].get(f"{factors} {SHARED}", {}), **known[key][f"{factors} {home_name}"]}
     return found
+
+
+def stacked_with(home: Plan, name: str, factors: Factorisation) -> tuple[str, ...]:
+    """The parts of a model that are factorised together with one, itself among them."""
+    site, _, kind = name.rpartition(".")
+    if factors.group is None:
+        return (name,)
+    stack = home.stack(site.partition(".")[0])
+    members = (place for place, slot in enumerate(stack.slots) if slot.layer in factors.members)
+    return tuple(f"{stack.name}.{place}.{kind}" for place in members)
 
 
 def _untaught(plan: Plan, bench: Workbench) -> Material:
@@ -95,15 +105,6 @@ class _Home:
 
     def __init__(self, plan: Plan, bench: Workbench) -> None:
         self.plan, self.looked_at, self._bench = plan, set[str](), bench
-
-    def stacked(self, name: str, factors: Factorisation) -> tuple[str, ...]:
-        """The parts that are factorised together with one, itself among them."""
-        site, _, kind = name.rpartition(".")
-        if factors.group is None:
-            return (name,)
-        stack = self.plan.stack(site.partition(".")[0])
-        members = (place for place, slot in enumerate(stack.slots) if slot.layer in factors.members)
-        return tuple(f"{stack.name}.{place}.{kind}" for place in members)
 
     def learned(self, names: tuple[str, ...], factors: Factorisation) -> Material:
         """Factorisation, a space, and the name of a part -> its tensors; or `SHARED` -> those of all. Remembered."""

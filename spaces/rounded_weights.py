@@ -1,25 +1,20 @@
 """Weights of fewer than 8 bits: which are rounded in which model, once for all plans."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 
 from torch import Tensor, nn
 
-from .anatomy import Anatomy
 from .blocks import quantise
 from .calibration import input_moments, standing_linears
-from .factorisation import Factorisation
 from .homes import home_of
-from .plan import Layer, Plan, Treatment
+from .learned_factors import learned_factors, stacked_with
+from .plan import Layer, Plan
 from .precision import Precision
 from .quantised import remembered
 from .rounding import round_with_feedback
 from .workbench import Material, Workbench
-
-# Which parts of a model are rounded together: those inside the stacks, those outside, or one kind in one stack.
-_STACKS, _OUTSIDE = "stacks", "outside"
 
 
 def rounded_weights(plan: Plan, bench: Workbench) -> Material:
@@ -34,22 +29,29 @@ def rounded_weights(plan: Plan, bench: Workbench) -> Material:
 
     # Many parts have one home, and what is remembered of it may lie on a disk.
     @cache
-    def all_of(home: Plan, together: tuple[Precision, ...], which: str) -> Material:
-        return _all_rounded(home, together, bench, which)
+    def all_of(home: Plan, together: tuple[Precision, ...], outside: bool) -> Material:
+        return _all_rounded(home, together, bench, outside=outside)
+
+    @cache
+    def moments_in(home: Plan) -> dict[str, Tensor]:
+        model = bench.build(home)
+        return input_moments(model, dict(standing_linears(model, home, bench.anatomy)), bench)
 
     found = {}
     factors = {name: factorisation for name, _, factorisation in plan.factorisations()}
+    tensors = learned_factors(plan, bench) if factors else {}
     for name, layer, precision in _below_8_bits(plan):
         outside = layer is None
         home, home_name = home_of(plan, name, layer, bench.anatomy)
         if name not in factors:
-            rounded = all_of(home, _together(precision, bench, outside=outside), _OUTSIDE if outside else _STACKS)
+            rounded = all_of(home, _together(precision, bench, outside=outside), outside)
             found[name] = rounded[f"{precision} {home_name}"]
         elif layer is not None and not factors[name].is_decoded:
-            home, which = _with_factors(home, home_name, factors[name], bench.anatomy)
-            rounded = all_of(home, (precision,), which)
-            for piece in ("narrow", "wide"):
-                found[f"{name}.{piece}"] = rounded[f"{precision} {home_name}.{piece}"]
+            words = hashlib.sha256(f"{home_name} {factors[name]} {precision}".encode()).hexdigest()[:16]
+            stacked = stacked_with(home, home_name, factors[name])
+            learn = partial(_round_factors, tensors[name], precision, home_name, stacked, partial(moments_in, home))
+            rounded = bench.remember(f"rounding-2-{home.fingerprint}-{words}", learn)
+            found.update({f"{name}.{piece}": stored for piece, stored in rounded.items()})
     return found
 
 
@@ -66,8 +68,7 @@ def rounded_model(home: Plan, precision: Precision, bench: Workbench, *, outside
         Site name and kind -> {"codes", "scales"}: Linears with error feedback; tables, which have no inputs to learn
         from, to the nearest.
     """
-    which = _OUTSIDE if outside else _STACKS
-    found = _all_rounded(home, _together(precision, bench, outside=outside), bench, which)
+    found = _all_rounded(home, _together(precision, bench, outside=outside), bench, outside=outside)
     prefix = f"{precision} "
     return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
 
@@ -79,12 +80,12 @@ def _together(precision: Precision, bench: Workbench, *, outside: bool) -> tuple
     return together if precision in together else (precision,)
 
 
-def _all_rounded(home: Plan, together: Sequence[Precision], bench: Workbench, which: str) -> Material:
+def _all_rounded(home: Plan, together: Sequence[Precision], bench: Workbench, *, outside: bool) -> Material:
     """Precision, a space, and the name of a part -> its weights; remembered."""
     words = hashlib.sha256(" ".join(map(str, together)).encode()).hexdigest()[:12]
     # A change of the scales, the order of columns or the correction changes the version.
-    key = f"rounding-1-{which}-{home.fingerprint}-{words}"
-    return bench.remember(key, partial(_round, home, together, bench, which))
+    key = f"rounding-1-{'outside' if outside else 'stacks'}-{home.fingerprint}-{words}"
+    return bench.remember(key, partial(_round, home, together, bench, outside))
 
 
 def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Precision]]:
@@ -94,29 +95,46 @@ def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Precision]]:
             yield name, layer, precision
 
 
-def _with_factors(home: Plan, name: str, factors: Factorisation, anatomy: Anatomy) -> tuple[Plan, str]:
-    """A home with one kind of Linear factorised in all layers that may have these factors, and that kind's name."""
-    stack, _, kind = name.split(".", 2)
-    old, treatment = home.stack(stack), Treatment(factors=factors)
-    slots = tuple(
-        replace(slot, treatments=slot.treatments.with_(kind, treatment))
-        if slot.layer is not None and slot.layer in (factors.members or (slot.layer,))
-        else slot
-        for slot in old.slots
-    )
-    return home.with_stack(replace(old, slots=slots)), f"{stack}.{kind}"
+def _round_factors(
+    factors: Mapping[str, Tensor],
+    precision: Precision,
+    name: str,
+    stacked: Sequence[str],
+    moments: Callable[[], Mapping[str, Tensor]],
+) -> Material:
+    """The two factors of a Linear: "narrow" and "wide" -> {"codes", "scales"}.
+
+    Args:
+        factors: "left" and "right".
+        precision: of both.
+        name: of the Linear.
+        stacked: names of all that share its second factor, which is rounded for the inputs of all of them.
+        moments: of the inputs of whole Linears, by name. Those of the first factor's inputs follow.
+    """
+    found = moments()
+    own, right = found[name], factors["right"]
+    shared = sum((found[other] for other in stacked[1:]), found[stacked[0]])
+    narrow = round_with_feedback(right, precision, shared)
+    return {
+        "narrow": remembered(narrow),
+        "wide": remembered(round_with_feedback(factors["left"], precision, right @ own @ right.t())),
+    }
 
 
-def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, which: str) -> Material:
+def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, outside: bool) -> Material:
     """Precision, a space, and the name of a part -> its weights."""
     model = bench.build(home)
-    linears = {name: part for name, part in standing_linears(model, home, bench.anatomy) if _is_of(name, which)}
+    linears = {
+        name: part
+        for name, part in standing_linears(model, home, bench.anatomy)
+        if name.startswith("outside.") == outside
+    }
     tables = {}
-    for kind, path in bench.anatomy.outside.items() if which == _OUTSIDE else ():
+    for kind, path in bench.anatomy.outside.items() if outside else ():
         part = model.get_submodule(path)
         if isinstance(part, nn.Embedding):
             tables[f"outside.{kind}"] = part
-    moments = _alike_where_shared(linears, input_moments(model, linears, bench)) if linears else {}
+    moments = input_moments(model, linears, bench) if linears else {}
     found = {}
     for precision in precisions:
         for name, linear in linears.items():
@@ -124,23 +142,3 @@ def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, which:
         for name, table in tables.items():
             found[f"{precision} {name}"] = remembered(quantise(table.weight, precision))
     return found
-
-
-def _is_of(name: str, which: str) -> bool:
-    """Whether a Linear of this name is one of those rounded together."""
-    site, *rest = name.split(".")
-    if which in (_STACKS, _OUTSIDE):
-        return (site == "outside") == (which == _OUTSIDE)
-    return f"{site}.{'.'.join(rest[1:2])}" == which and len(rest) > 2
-
-
-def _alike_where_shared(linears: dict[str, nn.Linear], moments: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The moments, summed over Linears that hold one weight: it is to be rounded once for all of them."""
-    holders: dict[int, list[str]] = {}
-    for name, linear in linears.items():
-        holders.setdefault(linear.weight.data_ptr(), []).append(name)
-    summed = {}
-    for names in holders.values():
-        total = moments[names[0]] if len(names) == 1 else sum((moments[name] for name in names[1:]), moments[names[0]])
-        summed.update(dict.fromkeys(names, total))
-    return summed
