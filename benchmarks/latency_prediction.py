@@ -90,7 +90,7 @@ def examine(settings: Settings, arguments: argparse.Namespace) -> tuple[dict[str
             seconds=arguments.seconds,
         )
     learned = time.perf_counter() - started
-    shapes = Shapes.of(bench.model, bench.anatomy)
+    shapes = Shapes.of(bench.anatomy)
     untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=settings.seed + 1)
     plans = unseen_plans(Space(bench.anatomy, AXES), untaught, shapes, table, arguments.plans, settings.seed + 1)
     seen = measured(bench, untaught, plans, settings.workload, arguments.session_seconds)

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Self
 
-from torch import nn
-
 from ..spaces.anatomy import Anatomy
 from ..spaces.plan import Plan, Slot, Treatment
 
@@ -52,21 +50,14 @@ class Shapes:
     outside: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: nn.Module, anatomy: Anatomy) -> Self:
+    def of(cls, anatomy: Anatomy) -> Self:
         """Those of the original.
 
         Args:
-            model: the original.
             anatomy: of it.
         """
-        linears = {
-            stack.name: {
-                kind: _shape(model.get_submodule(f"{stack.path}.0.{path}")) for kind, path in stack.linears.items()
-            }
-            for stack in anatomy.stacks
-        }
-        outside = {kind: _shape(model.get_submodule(path)) for kind, path in anatomy.outside.items()}
-        return cls({stack.name: stack.n_layers for stack in anatomy.stacks}, linears, outside)
+        layers = {stack.name: stack.n_layers for stack in anatomy.stacks}
+        return cls(layers, {stack.name: stack.shapes for stack in anatomy.stacks}, anatomy.shapes)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -182,9 +173,3 @@ def _words(treatment: Treatment) -> str:
     """What is done, whatever the rank: that has a count of its own."""
     factors = [] if treatment.factors is None else ["decoder" if treatment.factors.is_decoded else "factors"]
     return " ".join([*factors, *([] if treatment.precision is None else [str(treatment.precision)])])
-
-
-def _shape(part: nn.Module) -> tuple[int, int]:
-    assert isinstance(part, nn.Linear | nn.Embedding)
-    rows, columns = part.weight.shape
-    return int(rows), int(columns)

@@ -68,7 +68,7 @@ class Subject:
         return {
             "version": 1,
             "model": self.model,
-            "shapes": Shapes.of(bench.model, bench.anatomy).to_json(),
+            "shapes": Shapes.of(bench.anatomy).to_json(),
             "granularities": {stack.name: list(stack.granularities) for stack in bench.anatomy.stacks},
             "palette": bench.anatomy.palette.to_json(),
             "factoring": bench.anatomy.factoring.to_json(),
@@ -111,7 +111,7 @@ def cost_table(
         return Table.from_json(known)
     space = Space(bench.anatomy, subject.axes)
     untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=seed)
-    plans = telling_plans(space, untaught, Shapes.of(bench.model, bench.anatomy), count=PLANS, seed=seed)
+    plans = telling_plans(space, untaught, Shapes.of(bench.anatomy), count=PLANS, seed=seed)
     lesson = _Lesson(bench, untaught, subject.workload, meter, seed)
     table = lesson.learn(plans, key, progress, seconds)
     cache.put(name, table.to_json())
@@ -164,7 +164,7 @@ class _Lesson:
         self, bench: LocalWorkbench, untaught: UntaughtBench, workload: Workload, meter: MemoryMeter | None, seed: int
     ) -> None:
         self._bench, self._untaught, self._workload, self._meter, self._seed = bench, untaught, workload, meter, seed
-        self._shapes = Shapes.of(bench.model, bench.anatomy)
+        self._shapes = Shapes.of(bench.anatomy)
         identity = bench.anatomy.identity()
         # One copy for all sessions: another may lie elsewhere in memory, and would be a few per cent faster or slower.
         self._baseline = bench.executable(untaught.build(identity))

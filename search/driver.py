@@ -106,7 +106,7 @@ def _predictor(
     except Exception as error:  # what one model cannot do must not end a search that can measure each by itself
         record.set_prediction({"refused": f"the table could not be learned: {error}"})
         return None
-    predictor, reason = Predictor.or_reason(table, Shapes.of(bench.model, bench.anatomy))
+    predictor, reason = Predictor.or_reason(table, Shapes.of(bench.anatomy))
     record.set_prediction({"refused": reason} if predictor is None else predictor.facts())
     return predictor
 

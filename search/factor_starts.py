@@ -4,7 +4,6 @@ import hashlib
 from functools import partial
 
 import torch
-from torch import nn
 
 from ..spaces import axes
 from ..spaces.allocation import Option, allocate
@@ -12,9 +11,9 @@ from ..spaces.axes import Parameter, Value
 from ..spaces.calibration import standing_linears
 from ..spaces.factor_bytes import part_bytes
 from ..spaces.factor_sizes import FORMS
-from ..spaces.factored import FactoredLinear
 from ..spaces.factoring import WHOLE, Way
 from ..spaces.factorising import metric_of
+from ..spaces.learned_factors import learned_factors
 from ..spaces.plan import Plan
 from ..spaces.seen import look_at
 from ..spaces.space import Space
@@ -89,25 +88,16 @@ def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
     model = bench.build(identity)
     linears = dict(standing_linears(model, identity, bench.anatomy))
     seen = look_at(model, linears, bench)
+    metrics = {
+        name: metric_of("sensitivity", seen[name], centred=linear.bias is not None) for name, linear in linears.items()
+    }
     found: dict[str, dict[str, torch.Tensor]] = {}
     for one in parameters:
         for way in _ways(one):
-            plan = _plan(one, way, bench)
-            built, harm = bench.build(plan), 0.0
-            for name, _, _ in plan.factorisations():
-                linear, part = linears[name], _part(built, name, bench)
-                metric = metric_of("sensitivity", seen[name], centred=linear.bias is not None)
-                folded = part.folded()
-                assert folded is not None
-                harm += metric.error((folded.weight - linear.weight).detach())
+            factors = learned_factors(_plan(one, way, bench), bench)
+            changes = {
+                name: own["left"] @ own["right"] - linears[name].weight.detach() for name, own in factors.items()
+            }
+            harm = sum(metrics[name].error(change) for name, change in changes.items())
             found.setdefault(one.name, {})[way] = torch.tensor(harm)
     return found
-
-
-def _part(model: nn.Module, name: str, bench: LocalWorkbench) -> FactoredLinear:
-    """The factorised Linear of this name, as "encoder.3.query", in a model with all its layers."""
-    stack, position, kind = name.split(".")
-    places = bench.anatomy.stack(stack)
-    part = model.get_submodule(f"{places.path}.{position}.{places.linears[kind]}")
-    assert isinstance(part, FactoredLinear)
-    return part

@@ -1,6 +1,6 @@
 """What one would deploy without a search, to compare with: all parts in 8 bits; the top layers dropped."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot, Stack, Treatment
 from .trial import Trial
@@ -35,7 +35,7 @@ def all_int8(trials: Sequence[Trial]) -> Plan | None:
         trials: of the search; None is answered where none of them is that plan.
     """
     plans = [trial.plan for trial in trials if trial.plan is not None]
-    parts = {name for plan in plans for name, treatment in _treated(plan) if _bits(treatment)[0] is not None}
+    parts = {name for plan in plans for name, _, treatment in plan.parts() if _bits(treatment)[0] is not None}
     judged = (trial.plan for trial in trials if trial.plan is not None and trial.measures is not None)
     return next((plan for plan in judged if parts and _is_all_int8(plan, parts)), None)
 
@@ -58,20 +58,13 @@ def _without_top(stack: Stack) -> Stack:
 
 def _is_all_int8(plan: Plan, parts: set[str]) -> bool:
     layers = [slot.layer for stack in plan.stacks for slot in stack.slots]
-    treated = dict(_treated(plan))
+    treated = {name: treatment for name, _, treatment in plan.parts()}
     return (
         plan.weights == ORIGINAL_WEIGHTS
         and all(layer is not None and layer.granularity == 1 for layer in layers)
         and treated.keys() == parts
         and all(_bits(one) == ((8, None) if name.startswith(_OUTSIDE) else (8, 8)) for name, one in treated.items())
     )
-
-
-def _treated(plan: Plan) -> Iterator[tuple[str, Treatment]]:
-    """Name, as "encoder.3.query", and treatment of every part that has one."""
-    for site, _, treatments in plan.sites():
-        for kind, treatment in treatments.items:
-            yield f"{site}.{kind}", treatment
 
 
 def _bits(treatment: Treatment) -> tuple[int | None, int | None]:

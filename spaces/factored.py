@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .factor_sizes import DECODER_WIDTHS
 from .factorisation import Factorisation
 from .quantised import QuantEmbedding, QuantLinear
-
-# The widths of a decoder's layers, in latent sizes, before the last.
-_DECODER_WIDTHS = (2, 4)
 
 
 class FactoredLinear(nn.Module):
@@ -78,7 +76,7 @@ class FactoredEmbedding(nn.Module):
 
 def decoder_shapes(size: int, width: int) -> tuple[tuple[int, int], ...]:
     """Rows and columns of the Linears of a decoder, from latent vectors of a size to rows of a width."""
-    sizes = (size, *(times * size for times in _DECODER_WIDTHS), width)
+    sizes = (size, *(times * size for times in DECODER_WIDTHS), width)
     return tuple((after, before) for before, after in pairwise(sizes))
 
 
@@ -94,7 +92,7 @@ class Decoder(nn.Module):
         self._bounded = bounded
         self.layers = nn.ModuleList(
             _linear(found[f"decoder.{number}.weight"], found[f"decoder.{number}.bias"])
-            for number in range(len(_DECODER_WIDTHS) + 1)
+            for number in range(len(DECODER_WIDTHS) + 1)
         )
 
     def forward(self, latents: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ def learned_factors(plan: Plan, bench: Workbench) -> Material:
     homes: dict[Plan, _Home] = {}
     placed = {}
     for name, layer, factors in plan.factorisations():
-        _check(name, layer, bench.anatomy)
+        _shape(name, layer, bench.anatomy)
         home, home_name = home_of(plan, name, layer, bench.anatomy)
         own = homes.setdefault(home, _Home(home, bench))
         placed[name] = own, home_name, factors
@@ -76,10 +76,8 @@ def _untaught(plan: Plan, bench: Workbench) -> Material:
     generator, found = torch.Generator().manual_seed(0), {}
     of_groups: dict[str, dict[str, Tensor]] = {}
     for name, layer, factors in plan.factorisations():
-        _check(name, layer, bench.anatomy)
         site, _, kind = name.rpartition(".")
-        shapes = bench.anatomy.shapes if layer is None else bench.anatomy.stack(site.partition(".")[0]).shapes
-        empty = without_data(shapes[kind], factors)
+        empty = without_data(_shape(name, layer, bench.anatomy), factors)
         own = {part: torch.rand(one.shape, generator=generator) for part, one in empty.items()}
         if factors.group is not None:
             shared = {part: one for part, one in own.items() if part not in ("left", "rows", "norms")}
@@ -88,11 +86,13 @@ def _untaught(plan: Plan, bench: Workbench) -> Material:
     return found
 
 
-def _check(name: str, layer: Layer | None, anatomy: Anatomy) -> None:
+def _shape(name: str, layer: Layer | None, anatomy: Anatomy) -> tuple[int, int]:
+    """Rows and columns of a part; an error where there is none of this name."""
     site, _, kind = name.rpartition(".")
     shapes = anatomy.shapes if layer is None else anatomy.stack(site.partition(".")[0]).shapes
     if kind not in shapes:
         raise PlanError(f"the plan factorises {name}; what has factors there is {', '.join(shapes)}.")
+    return shapes[kind]
 
 
 class _Home:

@@ -176,23 +176,27 @@ class Plan:
                 yield f"{stack.name}.{position}", slot.layer, slot.treatments
         yield "outside", None, self.outside
 
-    def precisions(self) -> Iterator[tuple[str, Layer | None, Precision]]:
-        """Name, as "encoder.3.query", layer and precision of every part that has one."""
+    def parts(self) -> Iterator[tuple[str, Layer | None, Treatment]]:
+        """Name, as "encoder.3.query", layer and treatment of every part that has one."""
         for site, layer, treatments in self.sites():
             for kind, treatment in treatments.items:
-                if treatment.precision is not None:
-                    yield f"{site}.{kind}", layer, treatment.precision
+                yield f"{site}.{kind}", layer, treatment
+
+    def precisions(self) -> Iterator[tuple[str, Layer | None, Precision]]:
+        """Name, layer and precision of every part that has one."""
+        for name, layer, treatment in self.parts():
+            if treatment.precision is not None:
+                yield name, layer, treatment.precision
 
     def factorisations(self) -> Iterator[tuple[str, Layer | None, Factorisation]]:
-        """Name, as "encoder.3.query", layer and factorisation of every part that has one."""
-        for site, layer, treatments in self.sites():
-            for kind, treatment in treatments.items:
-                if treatment.factors is not None:
-                    yield f"{site}.{kind}", layer, treatment.factors
+        """Name, layer and factorisation of every part that has one."""
+        for name, layer, treatment in self.parts():
+            if treatment.factors is not None:
+                yield name, layer, treatment.factors
 
     def treatments(self) -> tuple[Treatment, ...]:
         """Every treatment of the plan that is not the identity."""
-        return tuple(treatment for *_, place in self.sites() for _, treatment in place.items)
+        return tuple(treatment for *_, treatment in self.parts())
 
     def in_float(self) -> Self:
         """The same structure and factors with all precisions taken away."""

@@ -37,9 +37,12 @@ def rounded_weights(plan: Plan, bench: Workbench) -> Material:
         model = bench.build(home)
         return input_moments(model, dict(standing_linears(model, home, bench.anatomy)), bench)
 
+    @cache
+    def all_factors() -> Material:
+        return learned_factors(plan, bench)
+
     found = {}
     factors = {name: factorisation for name, _, factorisation in plan.factorisations()}
-    tensors = learned_factors(plan, bench) if factors else {}
     for name, layer, precision in _below_8_bits(plan):
         outside = layer is None
         home, home_name = home_of(plan, name, layer, bench.anatomy)
@@ -49,7 +52,9 @@ def rounded_weights(plan: Plan, bench: Workbench) -> Material:
         elif layer is not None and not factors[name].is_decoded:
             words = hashlib.sha256(f"{home_name} {factors[name]} {precision}".encode()).hexdigest()[:16]
             stacked = stacked_with(home, home_name, factors[name])
-            learn = partial(_round_factors, tensors[name], precision, home_name, stacked, partial(moments_in, home))
+            learn = partial(
+                _round_factors, all_factors()[name], precision, home_name, stacked, partial(moments_in, home)
+            )
             rounded = bench.remember(f"rounding-2-{home.fingerprint}-{words}", learn)
             found.update({f"{name}.{piece}": stored for piece, stored in rounded.items()})
     return found

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import PlanError
-from .workbench import Inputs, Material, Workbench
+from .workbench import Inputs, Workbench
 
 _NO_LABEL = -100
 
@@ -50,10 +50,6 @@ class Seen:
         """The mean input; in."""
         return self.total / self.count
 
-    def to_material(self) -> Mapping[str, Tensor]:
-        """Field -> its sum, as `Workbench.remember` keeps it."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 @dataclass(frozen=True, slots=True)
 class WordsSeen:
@@ -68,11 +64,6 @@ class WordsSeen:
     answers: Tensor
     counts: Tensor
     gradient: Tensor
-
-
-def seen_of(material: Material) -> dict[str, Seen]:
-    """The opposite of `Seen.to_material`, for all Linears of a material."""
-    return {name: Seen(**kept) for name, kept in material.items()}
 
 
 def look_at(model: nn.Module, parts: Mapping[str, nn.Linear], bench: Workbench) -> dict[str, Seen]:

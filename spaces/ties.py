@@ -41,6 +41,12 @@ def tie(model: nn.Module, ties: Mapping[str, str]) -> None:
                 getattr(to, kept_in)[to_name] = getattr(source, kept_in)[source_name]
 
 
+def holders(model: nn.Module, weight: Tensor) -> dict[str, nn.Module]:
+    """The parts that hold a weight, by name: one module may stand at several places."""
+    parts = model.named_modules(remove_duplicate=False)
+    return {name: part for name, part in parts if getattr(part, "weight", None) is weight}
+
+
 def _identity(tensor: Tensor) -> tuple[Any, ...]:
     """Equal for two tensors only if they are the same memory, seen in the same way."""
     if tensor.is_meta or not tensor.numel():

@@ -23,6 +23,7 @@ from ..plan import Plan, Treatments
 from ..precision import Precision
 from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, recalled, store
 from ..rounded_weights import rounded_weights
+from ..ties import holders
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site, Value
 
@@ -132,16 +133,10 @@ def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, foun
 
     A code's scale belongs to a row: a word of a lookup, an output channel of the output. So both mean the same numbers.
     """
-    # By name, since one module may stand at several places.
-    parts = {
-        name: part
-        for name, part in module.named_modules(remove_duplicate=False)
-        if getattr(part, "weight", None) is table
-    }
     stored = recalled(found)
     if stored is None and not table.is_meta:
         stored = store(quantise(table, precision))
-    for name, part in parts.items():
+    for name, part in holders(module, table).items():
         if isinstance(part, nn.Embedding):
             module.set_submodule(name, QuantEmbedding(part, precision, stored=stored))
         elif isinstance(part, nn.Linear):

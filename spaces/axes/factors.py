@@ -20,6 +20,7 @@ from ..families import StackAnatomy
 from ..layer_ranks import layer_ranks
 from ..learned_factors import learned_factors
 from ..plan import Layer, Plan, Treatments
+from ..ties import holders
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site
 
@@ -103,14 +104,8 @@ def _factor_table(module: nn.Module, table: Tensor, factors: Factorisation, foun
     """Replaces every part that holds this table, lookups and the output tied to them; they hold the same factors."""
     held = {name: nn.Parameter(tensor, requires_grad=False) for name, tensor in found.items() if name != "norms"}
     found = {**found, **held}
-    # By name, since one module may stand at several places.
-    parts = [
-        (name, part)
-        for name, part in module.named_modules(remove_duplicate=False)
-        if getattr(part, "weight", None) is table
-    ]
     stand_ins: dict[int, nn.Module] = {}
-    for name, part in parts:
+    for name, part in holders(module, table).items():
         if id(part) not in stand_ins:
             if isinstance(part, nn.Embedding):
                 stand_ins[id(part)] = _table(part, factors, found)

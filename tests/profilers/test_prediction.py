@@ -231,7 +231,7 @@ def test_a_rank_counts_the_products_it_leaves_out() -> None:
 def test_shapes_are_read_from_any_model(make_model: Callable[..., PreTrainedModel], family: str) -> None:
     model = make_model(family)
     anatomy = anatomy_of(model)
-    shapes = Shapes.of(model, anatomy)
+    shapes = Shapes.of(anatomy)
     assert counted(anatomy.identity(), shapes) == pytest.approx(
         {"fixed: request": 1.0, **{f"layers: {stack.name}": 1.0 for stack in anatomy.stacks}}
     )

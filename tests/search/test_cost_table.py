@@ -116,7 +116,7 @@ def test_plans_to_learn_from_begin_with_the_original_and_show_every_feature(
 ) -> None:
     model = make_model(family, layers=6)
     bench = untaught(model, make_bench)
-    space, shapes = Space(bench.anatomy, AXES), Shapes.of(model, bench.anatomy)
+    space, shapes = Space(bench.anatomy, AXES), Shapes.of(bench.anatomy)
     plans = telling_plans(space, bench, shapes, count=24, seed=0)
     assert plans[0] == bench.anatomy.identity()
     assert len({plan.fingerprint for plan in plans}) == 24
@@ -197,7 +197,7 @@ def test_a_table_is_learned_once_and_anew_for_anything_it_depends_on(
 def test_a_learned_table_predicts_the_rule(bench: LocalWorkbench, scripted: list[Plan], tmp_path: Path) -> None:
     with MemoryMeter("cpu", "torch", SUBJECT.workload) as meter:
         table = learn(bench, SUBJECT, Cache(tmp_path), meter)
-    shapes = Shapes.of(bench.model, bench.anatomy)
+    shapes = Shapes.of(bench.anatomy)
     predictor = Predictor(table, shapes)
     space, draw = Space(bench.anatomy, SUBJECT.axes), random.Random(3)
     guide = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=0)
@@ -212,7 +212,7 @@ def test_learning_stops_when_its_time_is_over(bench: LocalWorkbench, scripted: l
         bench, SUBJECT, cache=Cache(tmp_path), meter=None, progress=Silent(), seed=0, seconds=0.0
     )
     assert (table.measured, scripted) == ((), [])
-    predictor, reason = Predictor.or_reason(table, Shapes.of(bench.model, bench.anatomy))
+    predictor, reason = Predictor.or_reason(table, Shapes.of(bench.anatomy))
     assert predictor is None
     assert "at least 8 plans, got 0" in reason
 

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from paring.errors import PlanError
 from paring.spaces.calibration import input_moments, standing_linears
-from paring.spaces.seen import Seen, look_at, look_at_words, seen_of
+from paring.spaces.seen import Seen, look_at, look_at_words
 from paring.spaces.workbench import Workbench
 
 
@@ -106,17 +106,6 @@ def test_encoder_decoders_show_both_stacks(
     assert all(float(own.gradient.trace()) > 0 for own in found.values())
     targets = sum(batch["labels"].numel() for batch in bench.calibration())
     assert {float(own.answers) for own in found.values()} == {targets}
-
-
-def test_what_was_seen_survives_being_kept(bert: tuple[Workbench, nn.Module, dict[str, nn.Linear]]) -> None:
-    bench, model, parts = bert
-    found = look_at(model, parts, bench)
-    kept = bench.remember("seen", lambda: {name: own.to_material() for name, own in found.items()})
-    assert all(
-        torch.equal(getattr(own, field), getattr(found[name], field))
-        for name, own in seen_of(kept).items()
-        for field in Seen.__slots__
-    )
 
 
 def test_a_part_no_answer_depends_on_is_named(bert: tuple[Workbench, nn.Module, dict[str, nn.Linear]]) -> None:
