@@ -1,23 +1,30 @@
 """Factorised Linears as a runtime runs them: two products where that is quicker, else one of the dense weight.
 
 Whether it is quicker depends on the shape, the runtime, the device and its threads, so it is measured: once for every
-shape in a process, on a nominal request of 128 tokens. What a decoder gives is made dense in any case: that is smaller
+shape on a machine, on a nominal request of 128 tokens. What a decoder gives is made dense in any case: that is smaller
 on the disk, and no quicker.
 """
 
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import SettingError
 from ..spaces.factored import DecodedLinear, FactoredLinear
+from . import devices, kept
+from .machine import Machine
 from .timing import Effort, measure
 
 # Matrices, out x in each, in the order in which inputs go through them -> what multiplies rows x in with all of them.
 MakeProducts = Callable[[Sequence[Tensor]], Callable[[Tensor], object]]
 Pays = Callable[[int, int, int], bool]
 
+# What these are called among the facts kept of a machine.
+PRODUCTS = "products"
 _TOKENS = 128
 # Two products must be quicker by so much, so that a chance reading does not decide.
 _MARGIN = 0.97
@@ -70,11 +77,12 @@ def _settled(part: FactoredLinear | DecodedLinear, pays: Pays) -> nn.Module:
     return folded
 
 
-def quicker_as_two(where: Hashable, make: MakeProducts, rows: int, columns: int, rank: int) -> bool:
+def quicker_as_two(where: Sequence[Hashable], make: MakeProducts, rows: int, columns: int, rank: int) -> bool:
     """Whether two products with thin matrices are quicker than one with a dense one; measured once.
 
     Args:
-        where: what the answer depends on beside the shape: runtime, device, threads.
+        where: what the answer depends on beside the shape: runtime, device (the processor where none is named),
+            threads.
         make: prepares products on that runtime.
         rows: of the dense weight.
         columns: of the dense weight.
@@ -84,8 +92,33 @@ def quicker_as_two(where: Hashable, make: MakeProducts, rows: int, columns: int,
         return False
     key = (where, rows, columns, rank)
     if key not in _known:
-        _known[key] = _measured_ratio(make, rows, columns, rank) < _MARGIN
+        _known[key] = _looked_up(where, make, rows, columns, rank)
     return _known[key]
+
+
+def _looked_up(where: Sequence[Hashable], make: MakeProducts, rows: int, columns: int, rank: int) -> bool:
+    """What was measured on this machine before, or is now.
+
+    A chance reading must not decide otherwise in the next process: sums of two products differ in their last bits from
+    those of one, and judgements with them.
+    """
+    key = {"where": list(map(str, where)), "shape": [rows, columns, rank], "machine": _machine(where).fingerprint}
+    known = kept.get(PRODUCTS, key)
+    if known is None:
+        known = _measured_ratio(make, rows, columns, rank) < _MARGIN
+        kept.put(PRODUCTS, key, known)
+    return bool(known)
+
+
+def _machine(where: Sequence[Hashable]) -> Machine:
+    """This machine, with the versions of the runtime and the facts of the device that `where` names."""
+    versions, facts = dict[str, str](), dict[str, str]()
+    with suppress(PackageNotFoundError):
+        versions = {str(where[0]): version(str(where[0]))}
+    named = next((part for part in where[1:] if isinstance(part, str)), "cpu")
+    with suppress(SettingError):
+        facts = dict(devices.find(named).facts())
+    return Machine.here(named, facts, versions)
 
 
 def _measured_ratio(make: MakeProducts, rows: int, columns: int, rank: int) -> float:

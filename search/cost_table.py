@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from ..profilers import kept
 from ..profilers.counting import Shapes, counted, is_refinement, prior_of
 from ..profilers.memory import MemoryMeter
 from ..profilers.prediction import Measured, Table
@@ -31,6 +32,8 @@ from .progress import Progress
 from .untaught import UntaughtBench, drawn_choice
 from .workbench import LocalWorkbench
 
+# What tables are called among the facts kept of a machine.
+COSTS = "costs"
 # Plans to learn from; more where there are more features than a usual encoder has.
 PLANS = 48
 SECONDS = 75.0
@@ -89,17 +92,19 @@ def cost_table(
     progress: Progress,
     seed: int,
     seconds: float = SECONDS,
+    relearn: bool = False,
 ) -> Table:
-    """The table of a subject: from the cache, where it was learned for exactly this one before, or learned now.
+    """The table of a subject: learned for exactly this one by this run or an earlier one, or learned now.
 
     Args:
         bench: of the run.
         subject: whose costs.
-        cache: where tables are kept.
+        cache: of the run, which goes on with the table that it began with.
         meter: measures memory; None to leave it out.
         progress: where to say how far it is.
         seed: of the plans and of the order within the rounds.
         seconds: after which no new session of measurements starts.
+        relearn: learns now what only an earlier run knows.
 
     Raises:
         MeasurementError: if a model cannot be measured.
@@ -109,12 +114,17 @@ def cost_table(
     known = cache.get(name)
     if known is not None and known["key"] == key:
         return Table.from_json(known)
+    earlier = None if relearn else kept.get(COSTS, key)
+    if earlier is not None:
+        cache.put(name, earlier)
+        return Table.from_json(earlier)
     space = Space(bench.anatomy, subject.axes)
     untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=seed)
     plans = telling_plans(space, untaught, Shapes.of(bench.anatomy), count=PLANS, seed=seed)
     lesson = _Lesson(bench, untaught, subject.workload, meter, seed)
     table = lesson.learn(plans, key, progress, seconds)
     cache.put(name, table.to_json())
+    kept.put(COSTS, key, table.to_json())
     return table
 
 

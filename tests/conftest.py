@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from sqlite3 import Connection
 from types import ModuleType
+from uuid import uuid4
 
 import pytest
 import torch
@@ -40,7 +41,7 @@ from transformers import (
 
 from paring import cli
 from paring.api import pare
-from paring.profilers import memory
+from paring.profilers import kept, memory
 from paring.profilers.isolation import Isolation
 from paring.profilers.supervision import Finding
 from paring.profilers.timing import Effort
@@ -243,6 +244,21 @@ def _databases_without_fsync() -> Iterator[None]:
     event.listen(Engine, "connect", relax)
     yield
     event.remove(Engine, "connect", relax)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is learned of a machine is kept in its user's data: tests, and what they start, keep it elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data-home")))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _nothing_learned(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds what another one learned of this machine."""
+    own = tmp_path_factory.getbasetemp() / f"learned-{uuid4().hex}"
+    monkeypatch.setattr(kept, "folder", lambda: own)
 
 
 class SharedHelper(Isolation):

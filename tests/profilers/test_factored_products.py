@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from paring.profilers import devices, factored_products, runtimes
+from paring.profilers import devices, factored_products, kept, runtimes
 from paring.profilers.factored_products import quicker_as_two, settle
 from paring.spaces import artefact
 from paring.spaces.factored import DecodedEmbedding, FactoredEmbedding, FactoredLinear
@@ -149,7 +149,7 @@ def test_what_does_not_pay_is_folded(bench: Any) -> None:
     assert isinstance(layer.get_submodule("intermediate.dense"), FactoredLinear)
 
 
-def test_a_shape_is_measured_once_and_only_where_it_can_pay() -> None:
+def test_a_shape_is_measured_once_and_only_where_it_can_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[int, ...]] = []
 
     def make(weights: Sequence[Tensor]) -> Callable[[Tensor], object]:
@@ -162,12 +162,19 @@ def test_a_shape_is_measured_once_and_only_where_it_can_pay() -> None:
         return multiply
 
     # 1,024 x 1,024 in rank 8 is a sixty-fourth of the multiply-adds: no noise hides that.
-    where = object()
+    where = ("a runtime of this test", 1)
     assert quicker_as_two(where, make, 1024, 1024, 8)
     assert made == [(1024, 1024), (8, 1024), (1024, 8)]
     assert quicker_as_two(where, make, 1024, 1024, 8)
     assert not quicker_as_two(where, make, 1024, 1024, 512)
     assert len(made) == 3
+    monkeypatch.setattr(factored_products, "_known", {})  # as in another process
+    assert quicker_as_two(where, make, 1024, 1024, 8)
+    assert len(made) == 3
+    kept.forget(factored_products.PRODUCTS)
+    monkeypatch.setattr(factored_products, "_known", {})
+    assert quicker_as_two(where, make, 1024, 1024, 8)
+    assert len(made) == 6
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
