@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .search.modular import Curriculum as Curriculum
     from .search.modular import Modular as Modular
     from .search.tasks import Task as Task
+    from .search.workers import Cluster as Cluster
     from .spaces.factoring import Factoring as Factoring
     from .spaces.palette import Palette as Palette
     from .spaces.precision import Precision as Precision
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Allowance": ".profilers.supervision",
+    "Cluster": ".search.workers",
     "Curriculum": ".search.modular",
     "Factoring": ".spaces.factoring",
     "Losses": ".search.distillation",
@@ -47,6 +49,7 @@ _HOMES = {
 }
 __all__ = [
     "Allowance",
+    "Cluster",
     "Curriculum",
     "Factoring",
     "Losses",

@@ -15,13 +15,17 @@ from .conditions import MOST_CORES, Reading, taken_cores
 _WATCHED_SECONDS = 2.0
 
 
-def lock_file() -> Path:
-    """What every benchmark of this user on this machine locks; not in the home, which several machines may share."""
+def lock_file(what: str = "bench") -> Path:
+    """What every benchmark of this user on this machine locks; not in the home, which several machines may share.
+
+    Args:
+        what: is done one at a time.
+    """
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a container may run as a number that has no name
         user = "unknown"
-    return Path(tempfile.gettempdir()) / f"paring-bench-{user}.lock"
+    return Path(tempfile.gettempdir()) / f"paring-{what}-{user}.lock"
 
 
 @contextmanager

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from ..errors import SettingError
 from ..profilers.history import Entry, Session
-from ..search.cache import replacing, writing
+from ..search.cache import writing
+from ..search.replacing import replacing
 
 FORMATS = ("table", "csv", "json")
 # Of the table.

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import StorageError
+from .replacing import replacing
 
 
 class Cache:
@@ -82,19 +82,6 @@ def replace_tensors(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[st
     """The same for a file of tensors, with facts beside them."""
     with replacing(path) as draft:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata=dict(facts))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A draft to write; it takes the path's place once it is whole and on the disk, else nothing of it stays."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        yield draft
-        with draft.open("rb") as file:
-            os.fsync(file.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextmanager

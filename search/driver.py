@@ -4,17 +4,14 @@ Everything is recorded as soon as it is known, so a search that is stopped goes 
 """
 
 import time
-from collections.abc import Mapping
 from functools import partial
-from typing import Any
 
-from ..errors import BudgetError, StorageError, UserError
-from ..profilers.counting import Shapes
+from ..errors import BudgetError
 from ..profilers.devices import Device
 from ..profilers.memory import MemoryMeter
 from ..spaces.space import Space
-from .cache import Cache
-from .cost_table import Subject, cost_table
+from .cluster import judge_on_cluster
+from .costs import Costs
 from .damage import database_errors
 from .finals import measure_whole
 from .judge import Judge
@@ -22,7 +19,6 @@ from .naive import naive_plans
 from .near_front import near_front
 from .opening import open_workbench
 from .outcome import ENDING, outcome_of
-from .predictor import Predictor
 from .progress import Progress, Silent
 from .proposals import Proposal, Proposals
 from .samplers import sampler
@@ -54,6 +50,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
             # Before anything is measured, and where an interrupt leaves a checkpoint and no half-judged trial.
             bench.modular_layers()
         with settings.meter() as meter:
+            costs = Costs(settings, bench, record, meter, described, progress)
             judge = Judge(
                 bench,
                 record,
@@ -63,45 +60,17 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 measured=settings.measured,
                 meter=meter,
                 seed=settings.seed,
-                predictor=_predictor(settings, bench, record, meter, described, progress),
+                predictor=costs.predictor,
+                baseline_memory=costs.baseline_memory,
             )
             proposals = Proposals(settings, Space(bench.anatomy, settings.axes), bench, record)
-            _judge_in_turn(settings, proposals, judge, bench.device, progress)
+            if settings.cluster is None:
+                _judge_in_turn(settings, proposals, judge, bench.device, progress)
+            else:
+                judge_on_cluster(settings.cluster, settings, bench, proposals, judge, progress)
+            costs.keep_reference()
             _measure_front(settings, bench, record, meter, machine, progress)
     return record
-
-
-def _predictor(
-    settings: Settings,
-    bench: LocalWorkbench,
-    record: Record,
-    meter: MemoryMeter,
-    described: Mapping[str, Any],
-    progress: Progress,
-) -> Predictor | None:
-    """Who predicts candidates; None where they are measured, and the record says why if that was not asked for."""
-    if not settings.predicts:
-        return None
-    identity = described["identity"]
-    subject = Subject(identity["model"], settings.runtime, identity["machine"], settings.axes, settings.workload)
-    has_memory = "memory" in settings.measured
-    try:
-        table = cost_table(
-            bench,
-            subject,
-            cache=Cache(record.folder / "cache"),
-            meter=meter if has_memory else None,
-            progress=progress,
-            seed=settings.seed,
-        )
-    except (StorageError, UserError):
-        raise
-    except Exception as error:  # what one model cannot do must not end a search that can measure each by itself
-        record.set_prediction({"refused": f"the table could not be learned: {error}"})
-        return None
-    predictor, reason = Predictor.or_reason(table, Shapes.of(bench.anatomy))
-    record.set_prediction({"refused": reason} if predictor is None else predictor.facts())
-    return predictor
 
 
 def _judge_in_turn(settings: Settings, proposals: Proposals, judge: Judge, device: Device, progress: Progress) -> None:
@@ -124,7 +93,8 @@ def _judge_in_turn(settings: Settings, proposals: Proposals, judge: Judge, devic
 def _judge_one(proposals: Proposals, proposal: Proposal, judge: Judge, device: Device) -> None:
     """Judges a proposal and tells what became of it."""
     try:
-        proposals.tell(proposal, outcome_of(judge, proposal.trial.number, proposal.plan, device))
+        number, plan = proposal.trial.number, proposal.plan
+        proposals.tell(proposal, outcome_of(partial(judge.judge, number, plan), number, plan, device))
     except KeyboardInterrupt:
         proposals.interrupt(proposal)
         raise

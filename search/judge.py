@@ -1,5 +1,9 @@
 """Judging one candidate: its quality on the search split, and what it costs beside the baseline."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+
 from transformers import PreTrainedModel
 
 from ..profilers.estimates import PredictedLatency, PredictedMemory
@@ -11,6 +15,7 @@ from ..profilers.timing import Effort, Latency, measure
 from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
+from .assessment import Assessment
 from .finals import measures_of, saved
 from .objectives import Limits
 from .predictor import Predictor
@@ -18,6 +23,8 @@ from .study import Record
 from .trial import State, Trial
 from .workbench import LocalWorkbench
 
+Quiet = Callable[[], AbstractContextManager[None]]
+Load = Callable[[], tuple[PreTrainedModel, Executable]]
 _CANDIDATE_EFFORT = Effort(seconds=1.5, half_width=0.02, min_rounds=7)
 _REFERENCE_EFFORT = Effort(seconds=5.0, half_width=0.005)
 
@@ -37,6 +44,7 @@ class Judge:
         meter: MemoryMeter,
         seed: int,
         predictor: Predictor | None = None,
+        baseline_memory: Memory | None = None,
     ) -> None:
         """Loads the baseline and, where the run has none yet, measures its latency and the noise of this machine.
 
@@ -50,7 +58,9 @@ class Judge:
             meter: measures memory.
             seed: of the order within the rounds.
             predictor: says what candidates cost; None to measure each. The baseline is measured in any case.
+            baseline_memory: of the baseline, where it is known.
         """
+        self._baseline_memory = baseline_memory
         self._predictor = predictor
         self._bench, self._record, self._workload, self._machine = bench, record, workload, machine
         self._budget, self._measured, self._meter, self._seed = budget, measured, meter, seed
@@ -72,27 +82,50 @@ class Judge:
         compressed = self._bench.build(plan)
         executable = self._bench.executable(compressed)
         quality = self._bench.quality(plan, self._bench.search, executable)
+        found = Assessment(quality, artefact.stored_bytes(compressed), executable.kernels)
+        return self._concluded(number, plan, found, lambda: (compressed, executable), nullcontext)
+
+    def conclude(self, number: int, plan: Plan, found: Assessment, quiet: Quiet) -> Trial:
+        """The same where another process assessed it; it is built here only if its costs must be measured.
+
+        Args:
+            number: of the trial.
+            plan: not judged before in this run.
+            found: of the plan, on whatever machine.
+            quiet: in which it is timed; keeps the processes quiet that judge on this machine.
+        """
+
+        @cache
+        def load() -> tuple[PreTrainedModel, Executable]:
+            compressed = self._bench.build(plan)
+            return compressed, self._bench.executable(compressed)
+
+        return self._concluded(number, plan, found, load, quiet)
+
+    def _concluded(self, number: int, plan: Plan, found: Assessment, load: Load, quiet: Quiet) -> Trial:
         baseline = self._bench.quality(self._identity, self._bench.search, self._baseline)
         profile = Profile(
-            artefact.stored_bytes(compressed),
-            executable.kernels,
+            found.stored_bytes,
+            found.kernels,
             self._machine,
             str(self._workload),
-            self._latency(plan, executable) if "latency" in self._measured else None,
-            self._memory(compressed, plan) if "memory" in self._measured else None,
+            self._latency(plan, load, quiet) if "latency" in self._measured else None,
+            self._memory(plan, load) if "memory" in self._measured else None,
         )
-        measures = measures_of(quality.value, baseline.value, profile, self._record.reference_seconds)
+        measures = measures_of(found.quality.value, baseline.value, profile, self._record.reference_seconds)
         state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
-        return Trial(number, state, plan, "", quality, profile, measures)
+        return Trial(number, state, plan, "", found.quality, profile, measures)
 
-    def _latency(self, plan: Plan, executable: Executable) -> Latency | PredictedLatency:
+    def _latency(self, plan: Plan, load: Load, quiet: Quiet) -> Latency | PredictedLatency:
         """The baseline's own ratio is 1 by definition."""
         if self._predictor is not None and plan != self._identity:
             try:
                 return self._predictor.latency(plan)
             except UnseenError:
                 pass  # it has something that no plan measured had: then it is measured
-        found = self._beside_baseline(executable, _CANDIDATE_EFFORT)
+        _, executable = load()
+        with quiet():
+            found = self._beside_baseline(executable, _CANDIDATE_EFFORT)
         return found["baseline" if plan == self._identity else "candidate"]
 
     def _beside_baseline(self, executable: Executable, effort: Effort) -> dict[str, Latency]:
@@ -101,11 +134,14 @@ class Judge:
         calls = {name: serving(one, self._workload, config) for name, one in entrants.items()}
         return measure(calls, baseline="baseline", effort=effort, seed=self._seed, clock=self._bench.device.clock)
 
-    def _memory(self, compressed: PreTrainedModel, plan: Plan) -> Memory | PredictedMemory:
+    def _memory(self, plan: Plan, load: Load) -> Memory | PredictedMemory:
         if self._predictor is not None and plan != self._identity:
             try:
                 return self._predictor.memory(plan)
             except UnseenError:
                 pass
+        if plan == self._identity and self._baseline_memory is not None:
+            return self._baseline_memory
+        compressed, _ = load()
         with saved(self._bench, compressed, plan) as folder:
             return self._meter.measure(folder)

@@ -1,21 +1,22 @@
 """What became of a candidate: its numbers, or why it has none. One bad candidate never ends a run."""
 
+from collections.abc import Callable
+
 from ..errors import ParingError, StorageError, TimedOutError, UserError
 from ..profilers.devices import Device, clean_after_failure
 from ..spaces.plan import Plan
 from .damage import DATABASE_ERRORS
-from .judge import Judge
 from .trial import State, Trial
 
 # No fault of a candidate: these end the search.
 ENDING = (StorageError, UserError, *DATABASE_ERRORS)
 
 
-def outcome_of(judge: Judge, number: int, plan: Plan, device: Device) -> Trial:
+def outcome_of(judge: Callable[[], Trial], number: int, plan: Plan, device: Device) -> Trial:
     """Judges a plan.
 
     Args:
-        judge: of the run.
+        judge: gives its trial.
         number: of the trial.
         plan: not judged before in this run.
         device: where it runs; what a failure for want of memory held there is given back.
@@ -28,7 +29,7 @@ def outcome_of(judge: Judge, number: int, plan: Plan, device: Device) -> Trial:
     """
     try:
         with clean_after_failure(device):
-            return judge.judge(number, plan)
+            return judge()
     except ENDING:
         raise
     except Exception as error:

@@ -22,6 +22,7 @@ from .samplers import sampler
 from .tasks import Task, load
 from .training import Training
 from .workbench import SCORERS, Greedy
+from .workers import Cluster
 
 # How the latency and memory of candidates may be found.
 LATENCIES = ("predicted", "measured")
@@ -64,6 +65,8 @@ class Settings:
             ended, and the trial is out of memory or timed out.
         latency: how latency and memory of candidates are found: "measured", one by one, or "predicted" from a table
             that is learned first; None predicts where the search is long enough to pay. The front is always measured.
+        cluster: the workers that judge; None judges in this process and starts nothing.
+        relearn_costs: learns a table anew where an earlier search of the same model on this machine learned one.
     """
 
     model: str
@@ -86,6 +89,8 @@ class Settings:
     prepared: Path | None = None
     isolation: Allowance = ISOLATION
     latency: str | None = None
+    cluster: Cluster | None = None
+    relearn_costs: bool = False
 
     def __post_init__(self) -> None:
         # In their standing order, whatever order they were given in.
@@ -104,6 +109,10 @@ class Settings:
         if self.greedy.scorer not in SCORERS:
             raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
         sampler(self.sampler, seed=self.seed)
+        if self.cluster is not None and self.device.startswith("cuda") and not self.cluster.gpus_per_trial:
+            raise SettingError(
+                f"workers that judge on {self.device} need a GPU, or a part of one, each; give --gpus-per-trial 1."
+            )
         if "assembly" in self.axes and self.greedy.scorer == "fine_tune":
             raise SettingError(
                 "the axis 'assembly' and the depth scorer 'fine_tune' both train the layers; search one of them at a "
