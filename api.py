@@ -28,6 +28,7 @@ from .search.settings import ISOLATION, Settings
 from .search.study import Record
 from .search.tasks import Task
 from .search.workbench import Greedy
+from .search.workers import Cluster
 from .spaces import artefact
 from .spaces.factoring import Factoring
 from .spaces.palette import Palette
@@ -131,6 +132,8 @@ def pare(
     factoring: Factoring | None = None,
     isolation: Allowance | None = None,
     latency: str | None = None,
+    cluster: Cluster | None = None,
+    relearn_costs: bool = False,
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -158,6 +161,8 @@ def pare(
         isolation: what the process may take in which a candidate's memory is measured; None for 300 seconds.
         latency: "measured" measures latency and memory of every candidate, "predicted" predicts them from a table
             that is learned first; None predicts from 100 trials on. The front is measured in any case.
+        cluster: the workers that judge candidates; None judges in this process and starts nothing.
+        relearn_costs: learns what plans cost anew, where an earlier search on this machine knows.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -185,7 +190,19 @@ def pare(
         factoring=factoring or Factoring(),
         isolation=isolation or ISOLATION,
         latency=latency,
+        cluster=cluster,
+        relearn_costs=relearn_costs,
     )
+    return searched(settings, progress)
+
+
+def searched(settings: Settings, progress: Progress | None = None) -> Study:
+    """The same as `pare`, for settings that are made already.
+
+    Args:
+        settings: what is asked.
+        progress: where to say how far it is; None says nothing.
+    """
     study = Study(search(settings, progress).folder)
     study.report()
     return study

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from . import __version__
+from . import __version__, cli_cluster, cli_forecast
 from . import cli_options as given
 from .cli_answer import front, pick, show_answer
 from .cli_assembly import assemble, prepare
@@ -113,27 +113,43 @@ def search(
     ] = None,
     epochs: Annotated[int, typer.Option(help="For --depth-scorer fine_tune.")] = 3,
     learning_rate: Annotated[float, typer.Option(help="For --depth-scorer fine_tune.")] = 2e-5,
+    cluster: cli_cluster.Where = None,
+    workers: cli_cluster.Workers = None,
+    cpus_per_trial: cli_cluster.CpusPerTrial = None,
+    gpus_per_trial: cli_cluster.GpusPerTrial = None,
+    relearn_costs: Annotated[
+        bool, typer.Option("--relearn-costs", help="Do not predict from what an earlier search learned here.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Only say what it would take, and whether the budget can be kept; ends with 2 if not."
+        ),
+    ] = False,
+    form: Annotated[str, typer.Option("--format", help="With --dry-run: table or json.")] = "table",
 ) -> None:
     """Search what to deploy, measure the front whole, and write the report. Run it again to go on where it was."""
-    from .api import pare
+    from .api import searched
     from .profilers.workload import Workload
     from .search.distilling import Schedule
     from .search.modular import Modular
     from .search.objectives import Limits
     from .search.progress import Terminal
+    from .search.settings import Settings
     from .search.tasks import Task
     from .search.training import Training
     from .search.workbench import Greedy
 
+    given.check_format(form)
     columns = (text_column, text2_column, label_column)
     sizes = given.whole_numbers("--granularities", granularities)
     asked = Task(task, data, metric, *columns, max_tokens, limit, beams, max_new_tokens)
     length, lengths = given.lengths(tokens, model, asked)
     generated = given.at_least_one(generated_tokens)
-    study = given.interruptible()(pare)(
+    settings = Settings(
         model,
         asked,
-        out=out,
+        out,
         device=device,
         runtime=runtime,
         axes=given.names(axes),
@@ -151,8 +167,14 @@ def search(
         factoring=given.factoring(factors, table_factors, factor_group, autoencoder_epochs),
         isolation=given.allowance(isolate_seconds, isolate_memory_mb),
         latency=latency,
-        progress=Terminal(),
+        cluster=cli_cluster.cluster(cluster, workers, cpus_per_trial, gpus_per_trial),
+        relearn_costs=relearn_costs,
     )
+    with given.interruptible():
+        if dry_run:
+            cli_forecast.show(settings, form, Terminal())
+            return
+        study = searched(settings, Terminal())
     show_answer(study.record.folder)
 
 

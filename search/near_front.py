@@ -8,7 +8,7 @@ from .objectives import Limits, Measures
 from .trial import State, Trial
 
 # So many at most are measured beside the front: one session of `finals.measure_whole`.
-_MOST = 8
+MOST = 8
 # Parts of the error that are tried, least first: who needs less of it comes first.
 _PARTS = (0.25, 0.5, 0.75, 1.0)
 
@@ -37,7 +37,7 @@ def near_front(trials: Sequence[Trial], objectives: Sequence[str], budget: Limit
             if _fits(hoped(trial, part), front, objectives, budget):
                 found.append((part, trial.number, trial))
                 break
-    return [trial for _, _, trial in sorted(found, key=lambda entry: entry[:2])[:_MOST]]
+    return [trial for _, _, trial in sorted(found, key=lambda entry: entry[:2])[:MOST]]
 
 
 def hoped(trial: Trial, part: float) -> Measures:

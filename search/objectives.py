@@ -10,12 +10,12 @@ from ..errors import MeasurementError, SettingError
 
 OBJECTIVES = ("quality", "latency", "memory", "size")
 
-_MEGABYTE = 1_000_000
+MEGABYTE = 1_000_000
 # As the user writes a limit -> the measure it bounds, and what one of the user's units is in ours.
 _LIMITS: Mapping[str, tuple[str, float]] = {
     "latency_ms": ("latency_seconds", 1e-3),
-    "memory_mb": ("memory_bytes", _MEGABYTE),
-    "size_mb": ("size_bytes", _MEGABYTE),
+    "memory_mb": ("memory_bytes", MEGABYTE),
+    "size_mb": ("size_bytes", MEGABYTE),
     "quality": ("min_quality", 1.0),
     "drop": ("max_drop", 1.0),
 }

@@ -215,3 +215,16 @@ def test_what_the_database_says_of_a_disk_becomes_one_error(tmp_path: Path) -> N
     message = "database or disk is full.*run the same command again: every trial already judged is kept"
     with pytest.raises(StorageError, match=message), database_errors(tmp_path):
         raise optuna.exceptions.StorageInternalError("internal") from OSError("database or disk is full")
+
+
+def test_dashboards_find_the_study_in_its_file(tmp_path: Path) -> None:
+    """What `optuna-dashboard sqlite:///RUN/study.db` opens, by Optuna alone."""
+    judged(create(tmp_path), 1)
+    url = f"sqlite:///{tmp_path / DATABASE}"
+    (summary,) = optuna.get_all_study_summaries(url)
+    found = optuna.load_study(study_name=None, storage=url)
+    assert (summary.study_name, summary.n_trials) == (found.study_name, 1)
+    assert [direction.name for direction in found.directions] == ["MINIMIZE"] * 3
+    (trial,) = found.trials
+    assert trial.values == [MEASURES.minimised(objective) for objective in OBJECTIVES]
+    assert trial.user_attrs["label"] == str(plan(1))
