@@ -78,4 +78,5 @@ class _Pickler(pickle.Pickler):
 
 def _hashed(tensor: Tensor) -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest()
+    content: Any = flat.view(torch.uint8).numpy()
+    return hashlib.sha256(content).hexdigest()

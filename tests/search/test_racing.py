@@ -140,10 +140,17 @@ def test_a_bad_candidate_leaves_after_the_first_rung() -> None:
 
 
 def test_a_candidate_that_is_somewhat_worse_leaves_later() -> None:
-    draw = np.random.default_rng(1)
-    rival, own = right(0.92, draw), right(0.86, draw)
-    heat = race_of([(rival, profile())], rival).heat(profile())
-    assert run(heat, own, draw.permutation(EXAMPLES)) in (218, 436)
+    """Of 872 answers 45 turn wrong, and 8 turn right."""
+    draw = np.random.default_rng(0)
+    rival = right(0.9, draw)
+    own = rival.copy()
+    own[draw.choice(np.flatnonzero(rival == 0), 45, replace=False)] = 1
+    own[draw.choice(np.flatnonzero(rival == 1), 8, replace=False)] = 0
+    left = [
+        run(race_of([(rival, profile())], rival).heat(profile()), own, draw.permutation(EXAMPLES)) for _ in range(20)
+    ]
+    assert set(left) <= {218, 436, None}
+    assert left.count(436) > 10
 
 
 def test_a_bad_candidate_leaves_by_a_metric_of_the_corpus() -> None:
