@@ -134,6 +134,9 @@ def pare(
     latency: str | None = None,
     cluster: Cluster | None = None,
     relearn_costs: bool = False,
+    reuses_prefixes: bool = True,
+    races: bool = True,
+    judge_in: str = "float32",
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -163,6 +166,10 @@ def pare(
             that is learned first; None predicts from 100 trials on. The front is measured in any case.
         cluster: the workers that judge candidates; None judges in this process and starts nothing.
         relearn_costs: learns what plans cost anew, where an earlier search on this machine knows.
+        reuses_prefixes: whether layers that a candidate shares with one before are not computed again.
+        races: whether candidates that are surely dominated are dropped before all examples are asked.
+        judge_in: "float32", or "bf16" to compare candidates with their float parts in that, where the device is quicker
+            with it; the front is judged as it is deployed.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -192,6 +199,9 @@ def pare(
         latency=latency,
         cluster=cluster,
         relearn_costs=relearn_costs,
+        reuses_prefixes=reuses_prefixes,
+        races=races,
+        judge_in=judge_in,
     )
     return searched(settings, progress)
 

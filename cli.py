@@ -104,6 +104,15 @@ def search(
             help="Of candidates: measured, or predicted from a table that is learned first; from 100 trials on."
         ),
     ] = None,
+    prefix_reuse: Annotated[
+        bool, typer.Option("--prefix-reuse/--no-prefix-reuse", help="Compute layers that candidates share once.")
+    ] = True,
+    racing: Annotated[
+        bool, typer.Option("--racing/--no-racing", help="Drop candidates as soon as they are surely dominated.")
+    ] = True,
+    judge_in: Annotated[
+        str, typer.Option(help="float32, or bf16 where the device is quicker with it; the front is judged as deployed.")
+    ] = "float32",
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
@@ -169,6 +178,9 @@ def search(
         latency=latency,
         cluster=cli_cluster.cluster(cluster, workers, cpus_per_trial, gpus_per_trial),
         relearn_costs=relearn_costs,
+        reuses_prefixes=prefix_reuse,
+        races=racing,
+        judge_in=judge_in,
     )
     with given.interruptible():
         if dry_run:

@@ -36,5 +36,5 @@ def assess(bench: LocalWorkbench, plan: Plan) -> Assessment:
     """
     compressed = bench.build(plan)
     executable: Executable = bench.executable(compressed)
-    quality = bench.quality(plan, bench.search, executable)
+    quality = bench.quality(plan, bench.search, executable, model=compressed)
     return Assessment(quality, artefact.stored_bytes(compressed), executable.kernels)

@@ -62,6 +62,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 seed=settings.seed,
                 predictor=costs.predictor,
                 baseline_memory=costs.baseline_memory,
+                objectives=settings.objectives if settings.races else (),
             )
             proposals = Proposals(settings, Space(bench.anatomy, settings.axes), bench, record)
             if settings.cluster is None:

@@ -1,8 +1,8 @@
 """Judging one candidate: its quality on the search split, and what it costs beside the baseline."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, cached_property
 
 from transformers import PreTrainedModel
 
@@ -17,10 +17,12 @@ from ..spaces import artefact
 from ..spaces.plan import Plan
 from .assessment import Assessment
 from .finals import measures_of, saved
-from .objectives import Limits
+from .objectives import Limits, Measures
 from .predictor import Predictor
+from .quality import Quality
+from .racing import Heat, Race
 from .study import Record
-from .trial import State, Trial
+from .trial import Dropped, State, Trial
 from .workbench import LocalWorkbench
 
 Quiet = Callable[[], AbstractContextManager[None]]
@@ -45,6 +47,7 @@ class Judge:
         seed: int,
         predictor: Predictor | None = None,
         baseline_memory: Memory | None = None,
+        objectives: Sequence[str] = (),
     ) -> None:
         """Loads the baseline and, where the run has none yet, measures its latency and the noise of this machine.
 
@@ -58,22 +61,23 @@ class Judge:
             meter: measures memory.
             seed: of the order within the rounds.
             predictor: says what candidates cost; None to measure each. The baseline is measured in any case.
+            objectives: candidates race in these, against those judged before; none lets every one be judged in full.
             baseline_memory: of the baseline, where it is known.
         """
-        self._baseline_memory = baseline_memory
-        self._predictor = predictor
+        self._predictor, self._objectives, self._baseline_memory = predictor, objectives, baseline_memory
         self._bench, self._record, self._workload, self._machine = bench, record, workload, machine
         self._budget, self._measured, self._meter, self._seed = budget, measured, meter, seed
         workload.inputs(bench.model.config)  # refuses, before anything is built, what the model cannot take
         self._identity = bench.anatomy.identity()
-        self._baseline = bench.executable(bench.build(self._identity))
+        self._original = bench.build(self._identity)
+        self._baseline = bench.executable(self._original)
         if "latency" in measured and record.reference_seconds is None:
             # The baseline against itself: what this machine can tell apart now, and what ratios are multiplied by.
             found = self._beside_baseline(bench.executable(bench.build(self._identity)), _REFERENCE_EFFORT)
             record.set_reference(found["baseline"].seconds, noise=found["candidate"])
 
     def judge(self, number: int, plan: Plan) -> Trial:
-        """One candidate, with all its numbers.
+        """One candidate, with all its numbers; or with where it left the race.
 
         Args:
             number: of the trial.
@@ -81,12 +85,20 @@ class Judge:
         """
         compressed = self._bench.build(plan)
         executable = self._bench.executable(compressed)
-        quality = self._bench.quality(plan, self._bench.search, executable)
-        found = Assessment(quality, artefact.stored_bytes(compressed), executable.kernels)
-        return self._concluded(number, plan, found, lambda: (compressed, executable), nullcontext)
+        stored_bytes, kernels = artefact.stored_bytes(compressed), executable.kernels
+        profile = self._profile(plan, stored_bytes, kernels, lambda: (compressed, executable), nullcontext)
+        if plan == self._identity or self._race is None:
+            quality = self._bench.quality(plan, self._bench.search, executable, model=compressed)
+        else:
+            heat = self._race.heat(profile)
+            raced = self._bench.raced(plan, executable, compressed, heat)
+            if raced is None:
+                return self._dropped(number, plan, profile, heat)
+            quality = raced
+        return self._finished(number, plan, profile, quality)
 
     def conclude(self, number: int, plan: Plan, found: Assessment, quiet: Quiet) -> Trial:
-        """The same where another process assessed it; it is built here only if its costs must be measured.
+        """The same where another process assessed it in full; it is built here only if its costs must be measured.
 
         Args:
             number: of the trial.
@@ -100,21 +112,56 @@ class Judge:
             compressed = self._bench.build(plan)
             return compressed, self._bench.executable(compressed)
 
-        return self._concluded(number, plan, found, load, quiet)
+        profile = self._profile(plan, found.stored_bytes, found.kernels, load, quiet)
+        return self._finished(number, plan, profile, found.quality)
 
-    def _concluded(self, number: int, plan: Plan, found: Assessment, load: Load, quiet: Quiet) -> Trial:
-        baseline = self._bench.quality(self._identity, self._bench.search, self._baseline)
-        profile = Profile(
-            found.stored_bytes,
-            found.kernels,
+    def learn(self, trial: Trial) -> None:
+        """A trial of this run that was judged elsewhere, or before: it may beat others from now on."""
+        if self._race is not None:
+            self._race.enter(trial)
+
+    def _profile(self, plan: Plan, stored_bytes: int, kernels: str, load: Load, quiet: Quiet) -> Profile:
+        return Profile(
+            stored_bytes,
+            kernels,
             self._machine,
             str(self._workload),
             self._latency(plan, load, quiet) if "latency" in self._measured else None,
             self._memory(plan, load) if "memory" in self._measured else None,
         )
-        measures = measures_of(found.quality.value, baseline.value, profile, self._record.reference_seconds)
+
+    def _finished(self, number: int, plan: Plan, profile: Profile, quality: Quality) -> Trial:
+        measures = self._measures(quality.value, profile)
         state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
-        return Trial(number, state, plan, "", found.quality, profile, measures)
+        trial = Trial(number, state, plan, "", quality, profile, measures)
+        self.learn(trial)
+        return trial
+
+    @cached_property
+    def _reference(self) -> Quality:
+        """Of the baseline on the search split; asked when it is needed, as it may fail like any other."""
+        return self._bench.quality(self._identity, self._bench.search, self._baseline, model=self._original)
+
+    @cached_property
+    def _race(self) -> Race | None:
+        """With all that this run judged before; None where nobody races."""
+        if not self._objectives:
+            return None
+        bench = self._bench
+        race = Race(self._objectives, self._budget, self._reference, bench.search.labels, bench.score)
+        for trial in self._record.trials():
+            race.enter(trial)
+        return race
+
+    def _dropped(self, number: int, plan: Plan, profile: Profile, heat: Heat) -> Trial:
+        loss = heat.loss
+        assert loss is not None
+        dropped = Dropped(loss.examples, loss.rival, self._measures(loss.quality, profile))
+        state = State.INFEASIBLE if loss.rival is None else State.DROPPED
+        return Trial(number, state, plan, loss.cause, profile=profile, dropped=dropped)
+
+    def _measures(self, quality: float, profile: Profile) -> Measures:
+        return measures_of(quality, self._reference.value, profile, self._record.reference_seconds)
 
     def _latency(self, plan: Plan, load: Load, quiet: Quiet) -> Latency | PredictedLatency:
         """The baseline's own ratio is 1 by definition."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..profilers import devices, runtimes
 from ..spaces.factoring import Factoring
 from ..spaces.palette import Palette
-from ..spaces.plan import Plan
+from ..spaces.plan import ORIGINAL_WEIGHTS, Plan
 from ..spaces.workbench import Material
 from .assessment import Assessment, assess
 from .data import Tables, read_tables
@@ -42,6 +42,8 @@ class Shipment:
         palette: which precisions there are.
         factoring: which ways to factorise there are.
         prepared: modular layers, where the axis "assembly" is searched.
+        reuses_prefixes: whether layers that were computed for a model before are not computed again.
+        judge_in: in what float parts are judged.
     """
 
     model: PreTrainedModel
@@ -54,6 +56,8 @@ class Shipment:
     palette: Palette
     factoring: Factoring
     prepared: Prepared | None
+    reuses_prefixes: bool
+    judge_in: str
 
     @classmethod
     def of(cls, settings: Settings, bench: LocalWorkbench, *, threads: int) -> Self:
@@ -78,6 +82,8 @@ class Shipment:
             settings.palette,
             settings.factoring,
             bench.prepared() if "assembly" in settings.axes else None,
+            settings.reuses_prefixes,
+            settings.judge_in,
         )
 
     def packed(self) -> bytes:
@@ -127,18 +133,22 @@ class WorkerBench(LocalWorkbench):
             prepared=shipment.prepared,
             palette=shipment.palette,
             factoring=shipment.factoring,
+            reuses_prefixes=shipment.reuses_prefixes,
+            judge_in=shipment.judge_in,
+            cache=(cache := ShelfCache(folder / "cache", call)),
         )
-        self._cache: ShelfCache = ShelfCache(folder / "cache", call)
+        self._shelf_cache, self._weights_folder = cache, folder / "weights"
+
+    def build(self, plan: Plan) -> PreTrainedModel:
+        """The compressed model of a plan, with the weights that the driver trained for it, if any."""
+        if plan.weights != ORIGINAL_WEIGHTS:
+            self._shelf_cache.fetch("weights", f"{plan.weights}.safetensors", self._weights_folder)
+        return super().build(plan)
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns; where another worker learned it meanwhile, what that one found."""
         own = super().remember(key, learn)
-        return self._cache.get_tensors(key) or own
-
-    def _weights_file(self, name: str) -> Path:
-        path = super()._weights_file(name)
-        self._cache.fetch("weights", path.name, path.parent)
-        return path
+        return self._shelf_cache.get_tensors(key) or own
 
 
 def opened(call: Line, folder: Path) -> WorkerBench:
