@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -107,10 +108,8 @@ def _bits(
 
 def _factors(bench: LocalWorkbench, rehearsal: Rehearsal, calibration_seconds: float) -> Iterator[Piece]:
     shapes = [shape for stack in bench.anatomy.stacks for shape in stack.shapes.values() for _ in range(stack.n_layers)]
-    seconds = {
-        shape: timed(lambda shape=shape: torch.linalg.svd(torch.randn(shape), full_matrices=False))[0]
-        for shape in set(shapes)
-    }
+    decompose = partial(torch.linalg.svd, full_matrices=False)
+    seconds = {shape: timed(partial(decompose, torch.randn(shape)))[0] for shape in set(shapes)}
     learning = _DECOMPOSITIONS * sum(seconds[shape] for shape in shapes) + _BOTH_WAYS * calibration_seconds
     yield Piece("factorising weights", len(shapes), learning)
 

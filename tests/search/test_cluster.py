@@ -450,11 +450,6 @@ def test_without_ray_the_message_says_how_to_install_it(tmp_path: Path, monkeypa
             pytest.fail("joined")
 
 
-def test_in_process_searches_load_no_ray(alone: Record) -> None:
-    script = "import sys, paring.api, paring.search.cluster; sys.exit('ray' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
-
-
 def test_options_of_a_cluster_without_one(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     code, out, said = command("search", "model", "--data", "data", "--out", tmp_path / "run", "--workers", 2)
     assert (code, out) == (2, "")
