@@ -28,6 +28,9 @@ from paring.search.tasks import Task
 _SETTLED = 8
 
 
+WAYS = {"one process": None, "1 worker": Cluster("local", 1), "2 workers": Cluster("local", 2)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", required=True)
@@ -35,26 +38,45 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--name", default="ray_overhead")
+    parser.add_argument("--runs", type=Path, help="where runs are kept; those that are there are not run again")
+    parser.add_argument("--way", choices=WAYS, action="append", help="only this one, for now")
     arguments = parser.parse_args()
     driver._measure_front = lambda *_: None  # the front is measured in one process in any case
-    ways = {"one process": None, "1 worker": Cluster("local", 1), "2 workers": Cluster("local", 2)}
+    place = arguments.runs or Path(tempfile.mkdtemp(prefix="paring-overhead-"))
+    task = Task("classification", arguments.data, limit=arguments.limit)
+    for name in arguments.way or WAYS:
+        out, begun = _folder(place, name), _folder(place, name).with_suffix(".begun")
+        if begun.exists():
+            continue
+        settings = Settings(
+            arguments.model,
+            task,
+            out,
+            objectives=("quality", "size"),
+            workload=Workload(threads=1),
+            trials=arguments.trials,
+            sampler="random",
+            races=False,  # workers judge in full
+            cluster=WAYS[name],
+        )
+        started = time.time()
+        search(settings)
+        begun.write_text(str(started), encoding="utf8")
+    if all(_folder(place, name).with_suffix(".begun").exists() for name in WAYS):
+        _conclude(place, arguments)
+
+
+def _folder(place: Path, name: str) -> Path:
+    return place / name.replace(" ", "-")
+
+
+def _conclude(place: Path, arguments: argparse.Namespace) -> None:
     rows, plans = list[dict[str, Any]](), list[list[str]]()
-    with tempfile.TemporaryDirectory(prefix="paring-overhead-") as place:
-        for name, cluster in ways.items():
-            settings = Settings(
-                arguments.model,
-                Task("classification", arguments.data, limit=arguments.limit),
-                Path(place) / name.replace(" ", "-"),
-                objectives=("quality", "size"),
-                workload=Workload(threads=1),
-                trials=arguments.trials,
-                sampler="random",
-                cluster=cluster,
-            )
-            started = time.time()
-            record = search(settings)
-            rows.append({"judged by": name, **_times(record, started)})
-            plans.append([trial.plan.fingerprint for trial in record.trials() if trial.plan is not None])
+    for name in WAYS:
+        record = Record.open(_folder(place, name))
+        started = float(_folder(place, name).with_suffix(".begun").read_text(encoding="utf8"))
+        rows.append({"judged by": name, **_times(record, started)})
+        plans.append([trial.plan.fingerprint for trial in record.trials() if trial.plan is not None])
     per_trial = {row["judged by"]: row["s_per_trial"] for row in rows}
     facts = {
         "cores": available_cores(),
