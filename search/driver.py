@@ -72,6 +72,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 meter=meter,
                 seed=settings.seed,
                 predictor=_predictor(settings, bench, record, meter, described, progress),
+                objectives=settings.objectives if settings.races else (),
             )
             _Loop(settings, Space(bench.anatomy, settings.axes), bench, record, judge).run(progress)
             _measure_front(settings, bench, record, meter, machine, progress)
@@ -194,7 +195,7 @@ class _Loop:
 
     def _repeat(self, trial: optuna.Trial, choice: dict[str, Value], first: Trial) -> None:
         """Tells the sampler what is known already, and queues a neighbour of the choice to get away from it."""
-        if first.measures is None:
+        if first.told is None:
             self._record.tell_failed(trial, first.state, first.cause, first.plan, repeats=first.number)
         else:
             self._keep(trial, first, repeats=first.number)
