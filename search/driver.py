@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from optuna.samplers import RandomSampler
+
 from ..errors import BudgetError, StorageError, UserError
 from ..profilers.counting import Shapes
 from ..profilers.devices import Device
@@ -25,7 +27,6 @@ from .outcome import ENDING, outcome_of
 from .predictor import Predictor
 from .progress import Progress, Silent
 from .proposals import Proposal, Proposals
-from .samplers import sampler
 from .settings import Settings
 from .study import Record
 from .workbench import LocalWorkbench
@@ -45,8 +46,8 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     """
     progress = progress or Silent()
     bench, described = open_workbench(settings, progress)
-    seeded = sampler(settings.sampler, seed=settings.seed)
-    record = Record.create(settings.out, described, len(settings.objectives), seeded)
+    # Who proposes is set once it is known what there is to propose.
+    record = Record.create(settings.out, described, len(settings.objectives), RandomSampler(seed=settings.seed))
     machine = described["identity"]["machine"]
     with record.locked(), database_errors(record.folder):
         record.begin(described)
@@ -54,6 +55,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
             # Before anything is measured, and where an interrupt leaves a checkpoint and no half-judged trial.
             bench.modular_layers()
         with settings.meter() as meter:
+            predictor = _predictor(settings, bench, record, meter, described, progress)
             judge = Judge(
                 bench,
                 record,
@@ -63,9 +65,10 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 measured=settings.measured,
                 meter=meter,
                 seed=settings.seed,
-                predictor=_predictor(settings, bench, record, meter, described, progress),
+                predictor=predictor,
             )
-            proposals = Proposals(settings, Space(bench.anatomy, settings.axes), bench, record)
+            space = Space(bench.anatomy, settings.axes)
+            proposals = Proposals(settings, space, bench, record, predictor=predictor)
             _judge_in_turn(settings, proposals, judge, bench.device, progress)
             _measure_front(settings, bench, record, meter, machine, progress)
     return record
