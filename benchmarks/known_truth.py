@@ -62,13 +62,15 @@ def predictor(bench: LocalWorkbench, subject: Subject, out: Path) -> Predictor:
     return Predictor(table, Shapes.of(bench.anatomy))
 
 
-def enumerate_plans(bench: LocalWorkbench, space: TiedSpace, out: Path) -> None:
-    """Judges all plans, one structure after the other; a structure that was finished is not walked again."""
+def enumerate_plans(bench: LocalWorkbench, space: TiedSpace, out: Path, *, backwards: bool) -> None:
+    """Judges all plans, one structure after the other; a structure that was finished is not walked again.
+
+    Two processes may share the work, the one forwards and the other backwards.
+    """
     path, started, count = out / TABLE, time.monotonic(), 0
-    known = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    done = [row["structure"] for row in known]
-    for structure in space.structures():
-        if structure in done:
+    for structure in sorted(space.structures(), key=str, reverse=backwards):
+        known = path.read_text(encoding="utf8").splitlines() if path.exists() else []
+        if structure in (json.loads(line)["structure"] for line in known):
             continue
         plans = [{"choice": choice, "quality": quality} for choice, quality in Walk(space, bench, structure).judge()]
         with path.open("a", encoding="utf8") as file:
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--metric")
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--backwards", action="store_true", help="enumerate from the other end")
     parser.add_argument("--name", default="known_truth", help="of the file under results/")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
@@ -111,7 +114,7 @@ def main() -> None:
     if arguments.step == "costs":
         print(predictor(bench, subject, arguments.out).facts())
     elif arguments.step == "enumerate":
-        enumerate_plans(bench, space, arguments.out)
+        enumerate_plans(bench, space, arguments.out, backwards=arguments.backwards)
     else:
         truth = Truth.read(bench, space, predictor(bench, subject, arguments.out), arguments.out / TABLE)
         replay_all(truth, arguments)

@@ -4,8 +4,8 @@
 
 Ours is `paring search` as it runs, the table of costs included; the front is measured whole after that on either side,
 which is not counted. The loop asks NSGA-II for a choice, builds the model, judges it on the whole search split and
-measures its latency beside the original, with paring's own parts. Both begin with everything that depends on the model
-alone: loading it, its data, and the greedy order of its layers.
+measures its latency beside the original, with paring's own parts. Both load model and data, and find the greedy order
+of its layers when they first need it.
 
 The clock is that of the process: on a machine that others use, too, it counts what a search would take alone. Both run
 on one core. Hypervolumes are of quality on the search split and of latency as the table of ours predicts it, for the
@@ -50,20 +50,20 @@ Found = list[tuple[float, Plan, float]]
 
 
 class Clock(Silent):
-    """Notes when trials were done."""
+    """Notes when so many trials were done."""
 
     def __init__(self) -> None:
         """Begins now."""
         self.started = time.process_time()
-        self.ticks: list[float] = []
+        self.done: dict[int, float] = {}
 
     @contextmanager
     def stage(self, title: str, total: float) -> Iterator[Any]:
-        """Every report of the search is one trial done."""
+        """The search reports how many trials are done."""
 
         def report(done: float, news: str) -> None:
             if title == "searching":
-                self.ticks.append(time.process_time() - self.started)
+                self.done.setdefault(int(done), time.process_time() - self.started)
 
         yield report
 
@@ -85,9 +85,11 @@ def ours(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
     settings = asked(arguments, out, seed=seed, trials=arguments.trials, latency="predicted", sampler="guided")
     driver._measure_front = lambda *_: None  # type: ignore[assignment]
     driver.search(settings, clock)
-    judged = [trial for trial in Record.open(out).trials() if trial.measures is not None and trial.plan is not None]
-    # The first tick is that of no trial.
-    return [(when, one.plan, one.measures.quality) for when, one in zip(clock.ticks[1:], judged, strict=False)]  # type: ignore[misc, union-attr]
+    return [
+        (clock.done[count], trial.plan, trial.measures.quality)
+        for count, trial in enumerate(Record.open(out).trials(), 1)
+        if trial.plan is not None and trial.measures is not None
+    ]
 
 
 def plain_loop(arguments: argparse.Namespace, seed: int, out: Path) -> Found:

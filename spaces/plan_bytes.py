@@ -16,8 +16,9 @@ _FLOAT_BYTES = 4
 class PlanBytes:
     """Bytes of any plan of one model.
 
-    They are those of the stored model where parts have float or integer weights, whole or as two factors. What
-    intermediate results and the biases of some factorised Linears add is left out: it is less than a thousandth.
+    They are exactly those of the stored model, but for three things that are left out because they are small: what
+    intermediate results add, a bias where factors stand for a Linear without one, and how the second factor of a table
+    is packed.
     """
 
     def __init__(self, model: PreTrainedModel, anatomy: Anatomy) -> None:

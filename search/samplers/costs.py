@@ -36,58 +36,51 @@ class Costs:
             predictor: of the run; None where candidates are measured.
         """
         self._sizes, self._shapes, self._predictor = sizes, shapes, predictor
-        self._counts: dict[Plan, Mapping[str, float]] = {}
 
-    def of(self, what: str, plans: Sequence[Plan], told: Mapping[Plan, float]) -> np.ndarray:
-        """Of every plan, in units of the original's cost.
+    def counted(self, plan: Plan) -> Mapping[str, float]:
+        """What a plan has of everything that costs; see `profilers.counting.counted`."""
+        return counted(plan, self._shapes)
+
+    def predicted(self, what: str, plan: Plan) -> float | None:
+        """What a plan costs, in units of the original's cost; None where only what was measured can tell.
 
         Args:
             what: "latency", "memory" or "size".
-            plans: m.
-            told: plan -> what it was seen to cost, in the same unit.
+            plan: of this model.
+        """
+        if what == "size":
+            return self._sizes.of(plan) / self._sizes.original
+        if self._predictor is None:
+            return None
+        try:
+            return self._predictor.latency(plan).ratio if what == "latency" else self._predictor.memory_ratio(plan)
+        except UnseenError:
+            return None
+
+    def learned(
+        self, what: str, wanted: Sequence[Mapping[str, float]], known: Sequence[Mapping[str, float]], told: np.ndarray
+    ) -> np.ndarray:
+        """The same, by what was measured in this run.
+
+        Args:
+            what: "latency" or "memory".
+            wanted: what the plans asked for have of everything that costs, m.
+            known: the same of those measured, n.
+            told: what those were seen to cost, n.
 
         Returns:
             m, above 0.
         """
-        if what == "size":
-            return np.array([self._sizes.of(plan) / self._sizes.original for plan in plans])
-        found = np.array([self._predicted(what, plan) for plan in plans])
-        unknown = np.flatnonzero(np.isnan(found))
-        if len(unknown):
-            found[unknown] = self._learned(what, [plans[place] for place in unknown], told)
-        return found
-
-    def _predicted(self, what: str, plan: Plan) -> float:
-        """By the run's table; NaN where it does not know."""
-        if self._predictor is None:
-            return np.nan
-        try:
-            if what == "latency":
-                return self._predictor.latency(plan).ratio
-            return self._predictor.memory_ratio(plan)
-        except UnseenError:
-            return np.nan
-
-    def _learned(self, what: str, plans: Sequence[Plan], told: Mapping[Plan, float]) -> np.ndarray:
-        """By what was measured in this run."""
-        known = [self._count(plan) for plan in told]
-        wanted = [self._count(plan) for plan in plans]
         groups = _GROUPS[what]
         names = sorted({name for one in (*known, *wanted) for name in one if group_of(name) in groups})
         before = np.array([_before(what, name, len(self._shapes.layers)) for name in names])
         doubt = np.array([_DOUBT * prior_of(name) for name in names]) ** 2
         rows, ahead = (np.array([[one.get(name, 0.0) for name in names] for one in part]) for part in (known, wanted))
         guess = ahead @ before
-        if told:
-            costs = np.array(list(told.values()))
-            shared = (rows * doubt) @ rows.T + np.diag((_NOISE * costs) ** 2)
-            guess = guess + (ahead * doubt) @ rows.T @ np.linalg.solve(shared, costs - rows @ before)
+        if len(told):
+            shared = (rows * doubt) @ rows.T + np.diag((_NOISE * told) ** 2)
+            guess = guess + (ahead * doubt) @ rows.T @ np.linalg.solve(shared, told - rows @ before)
         return np.maximum(guess, _LEAST)
-
-    def _count(self, plan: Plan) -> Mapping[str, float]:
-        if plan not in self._counts:
-            self._counts[plan] = counted(plan, self._shapes)
-        return self._counts[plan]
 
 
 def _before(what: str, feature: str, stacks: int) -> float:

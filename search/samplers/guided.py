@@ -20,9 +20,8 @@ from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial
 
 from ...spaces.axes import Choice, Value
-from ...spaces.plan import Plan
 from .distributions import distribution_of
-from .guide import Guide
+from .guide import Guide, Sketch
 from .moves import Moves
 from .scores import Scores
 from .told import Told
@@ -74,7 +73,7 @@ class GuidedSampler(BaseSampler):
         guide = self._guide
         moves, scores = Moves(guide.space, draw, guide.allocated), Scores(guide, told)
         parents = [told.choices[plan] for plan in told.front(guide.costs, has_quality=guide.has_quality)]
-        pool: dict[Plan, _Candidate] = {}
+        pool: dict[Sketch, _Candidate] = {}
         fresh = _first_round(moves, parents, draw)
         for _ in range(_ROUNDS + 1):
             self._add(pool, fresh, told, scores)
@@ -84,11 +83,11 @@ class GuidedSampler(BaseSampler):
             return moves.far()
         return max(pool.values(), key=lambda one: one.score).choice
 
-    def _add(self, pool: dict[Plan, "_Candidate"], choices: Sequence[Choice], told: Told, scores: Scores) -> None:
+    def _add(self, pool: dict[Sketch, "_Candidate"], choices: Sequence[Choice], told: Told, scores: Scores) -> None:
         """Puts those of the choices into the pool that lead to new plans."""
-        plans: dict[Plan, Choice] = {}
+        plans: dict[Sketch, Choice] = {}
         for choice in choices:
-            plan = self._guide.resolve(choice)
+            plan = self._guide.sketch(choice)
             if plan not in pool and not told.is_known(plan):
                 plans.setdefault(plan, choice)
         if plans:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtr
 
 # Edges of cells along one cost; with more of them, members of the front are taken to cost as much as the next edge.
-_MOST_EDGES = {0: 0, 1: 400, 2: 48, 3: 16}
+_MOST_EDGES = {0: 0, 1: 400, 2: 48, 3: 24}
 
 
 class Front:

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.special import ndtr
 
-from ...spaces.plan import Plan
 from .features import as_matrix
-from .guide import Guide
+from .guide import Guide, Sketch
 from .improvement import Front
 from .surrogate import Surrogate
 from .told import Told
@@ -30,7 +29,7 @@ class Scores:
         """
         self._guide, self._told = guide, told
         self._plans, self._losses = told.plans, np.array([told.losses[plan] for plan in told.plans])
-        rows = as_matrix([guide.features(plan) for plan in self._plans])
+        rows = as_matrix([plan.features for plan in self._plans])
         self._shape = Surrogate(rows, _bent(self._losses)).shape
         feasible = np.array([told.keeps_limits(plan) for plan in self._plans])
         costs = np.array([[told.costs[name][plan] for name in guide.costs] for plan in self._plans])
@@ -46,7 +45,7 @@ class Scores:
         reference = np.array([min(1.0, told.bounds.get(name, 1.0)) for name in guide.costs])
         self._front = Front(losses[feasible], costs[feasible], worst_loss=worst, reference=reference)
 
-    def of(self, plans: Sequence[Plan]) -> list[tuple[float, float]]:
+    def of(self, plans: Sequence[Sketch]) -> list[tuple[float, float]]:
         """Of every plan: its expected growth of the front, and what tells apart those of which hardly any is expected.
 
         Args:
@@ -67,13 +66,13 @@ class Scores:
         growth[growth < _TINY] = 0.0
         return list(zip(growth.tolist(), (-short).tolist(), strict=True))
 
-    def _predict(self, plans: Sequence[Plan]) -> tuple[np.ndarray, np.ndarray]:
+    def _predict(self, plans: Sequence[Sketch]) -> tuple[np.ndarray, np.ndarray]:
         """Means and deviations of losses."""
-        rows = as_matrix([self._guide.features(plan) for plan in (*self._plans, *plans)])
+        rows = as_matrix([plan.features for plan in (*self._plans, *plans)])
         known = len(self._plans)
         return Surrogate(rows[:known], _bent(self._losses), self._shape).predict(rows[known:])
 
-    def _costs(self, plans: Sequence[Plan]) -> dict[str, np.ndarray]:
+    def _costs(self, plans: Sequence[Sketch]) -> dict[str, np.ndarray]:
         names = {*self._guide.costs, *self._told.bounds}
         return {name: self._guide.predict(name, plans, self._told.costs[name]) for name in sorted(names)}
 

@@ -1,15 +1,10 @@
 """What quality a plan will have, and how surely: a Gaussian process on features of plans.
 
 The original, whose features are all 0, loses nothing by definition. From there a loss grows with what a plan has of
-each feature, and what is left over is smooth. So the covariance has a linear part; a smooth one of how far apart two
-plans are; and a smooth one of how far apart the losses are that the best linear guess gives them, since losses tend to
-stay near 0 up to some point and to fall from there on ([Friedman1981]). Smooth means Matérn of smoothness 5/2.
-
+each feature, and what is left over is smooth. So the covariance has a linear part and a Matérn one of smoothness 5/2.
 How much of each, how smooth, and how much noise, is what makes the losses told so far likeliest ([Rasmussen2006],
 chapter 5). The scale has a closed form: it is integrated out under a vague prior.
 
-[Friedman1981]: Friedman, Stuetzle, "Projection pursuit regression", Journal of the American Statistical Association
-76, 1981.
 [Rasmussen2006]: Rasmussen, Williams, "Gaussian Processes for Machine Learning", MIT Press, 2006.
 """
 
@@ -20,13 +15,11 @@ import numpy as np
 from scipy.linalg import cho_solve, solve_triangular
 from scipy.spatial.distance import cdist
 
-# Tried in all combinations: the parts of the linear covariance, of that of plans and of that of guesses; lengths in
-# units of the median distance between plans, or of the deviation of guesses; and the noise as a part of the whole.
-_MIXTURES = ((0.1, 0.9, 0.0), (0.5, 0.5, 0.0), (0.9, 0.1, 0.0), (0.3, 0.2, 0.5), (0.1, 0.4, 0.5), (0.1, 0.1, 0.8))
+# Tried in all combinations: the part of the linear covariance; lengths in units of the median distance between plans;
+# and the noise as a part of the whole.
+_LINEAR = (0.1, 0.5, 0.9)
 _LENGTHS = (0.5, 1.0, 2.0)
-_NOISES = (0.002, 0.01, 0.05)
-# Noise that the linear guess reckons with.
-_GUESS_NOISE = 0.05
+_NOISES = (0.002, 0.01, 0.04, 0.15)
 # More plans say no more about these three, and take the cube of the time.
 _MOST_TO_CHOOSE_BY = 160
 # The scale of losses is 1 in their own unit, as surely as so many plans would say.
@@ -38,12 +31,12 @@ class Shape:
     """Which covariance.
 
     Attributes:
-        mixture: the parts of the three covariances, see `_MIXTURES`; their sum is 1.
-        length: over which plans grow unlike, and guesses, see `_LENGTHS`.
+        linear: part of the linear covariance; the rest is smooth.
+        length: over which plans grow unlike, see `_LENGTHS`.
         noise: as a part of the whole.
     """
 
-    mixture: tuple[float, float, float]
+    linear: float
     length: float
     noise: float
 
@@ -63,10 +56,8 @@ class Surrogate:
         self._size = float((rows**2).sum(axis=1).mean()) or 1.0
         distances = cdist(rows, rows)
         self._usual = float(np.median(distances[distances > 0])) if distances.any() else 1.0
-        self._direction, self._guesses = _linear_guess(rows, losses, self._size)
-        self._spread = float(self._guesses.std()) or 1.0
         self.shape = shape or self._likeliest(losses)
-        self._lower = self._factor(self.shape, np.arange(len(rows)))
+        self._lower = self._factor(self.shape, rows)
         self._weights = cho_solve((self._lower, True), losses)
         self._scale = (_PRIOR_PLANS + float(losses @ self._weights)) / (_PRIOR_PLANS + len(losses))
 
@@ -80,40 +71,26 @@ class Surrogate:
             Means and standard deviations of what will be told, its noise included; m each.
         """
         shape = self.shape
-        shared = self._covariance(shape, rows, rows @ self._direction, np.arange(len(self._rows)))
+        shared = self._covariance(shape, rows, self._rows)
         solved = solve_triangular(self._lower, shared.T, lower=True)
-        linear, *smooth = shape.mixture
-        own = linear * (rows**2).sum(axis=1) / self._size + sum(smooth)
+        own = shape.linear * (rows**2).sum(axis=1) / self._size + 1 - shape.linear
         variance = own + shape.noise - (solved**2).sum(axis=0)
         return shared @ self._weights, np.sqrt(self._scale * np.maximum(variance, shape.noise))
 
     def _likeliest(self, losses: np.ndarray) -> Shape:
         chosen = np.unique(np.linspace(0, len(losses) - 1, _MOST_TO_CHOOSE_BY).round().astype(int))
-        shapes = [Shape(*one) for one in product(_MIXTURES, _LENGTHS, _NOISES)]
-        evidence = [_evidence(self._factor(shape, chosen), losses[chosen]) for shape in shapes]
+        shapes = [Shape(*one) for one in product(_LINEAR, _LENGTHS, _NOISES)]
+        evidence = [_evidence(self._factor(shape, self._rows[chosen]), losses[chosen]) for shape in shapes]
         return shapes[int(np.argmax(evidence))]
 
-    def _factor(self, shape: Shape, chosen: np.ndarray) -> np.ndarray:
-        """The lower Cholesky factor of the covariance of the chosen ones of what was told."""
-        covariance = self._covariance(shape, self._rows[chosen], self._guesses[chosen], chosen)
-        return np.linalg.cholesky(covariance + shape.noise * np.eye(len(chosen)))
+    def _factor(self, shape: Shape, rows: np.ndarray) -> np.ndarray:
+        """The lower Cholesky factor of the covariance of what is told of these plans."""
+        return np.linalg.cholesky(self._covariance(shape, rows, rows) + shape.noise * np.eye(len(rows)))
 
-    def _covariance(self, shape: Shape, rows: np.ndarray, guesses: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-        """Between any plans and the chosen ones of those told of, without noise."""
-        linear, near, guessed = shape.mixture
-        found = linear / self._size * (rows @ self._rows[chosen].T)
-        found += near * _matern(cdist(rows, self._rows[chosen]) / (shape.length * self._usual))
-        if guessed:
-            apart = np.abs(guesses[:, None] - self._guesses[chosen])
-            found += guessed * _matern(apart / (shape.length * self._spread))
-        return np.asarray(found)
-
-
-def _linear_guess(rows: np.ndarray, losses: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
-    """The weight of every feature, d, and what each plan told of is guessed to lose by all the others, n."""
-    inverse = np.linalg.inv(rows @ rows.T / size + _GUESS_NOISE * np.eye(len(rows)))
-    weights = inverse @ losses
-    return rows.T @ weights / size, losses - weights / np.diag(inverse)
+    def _covariance(self, shape: Shape, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Between plans, without noise."""
+        smooth = _matern(cdist(one, other) / (shape.length * self._usual))
+        return np.asarray(shape.linear / self._size * (one @ other.T) + (1 - shape.linear) * smooth)
 
 
 def _matern(distances: np.ndarray) -> np.ndarray:

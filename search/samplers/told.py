@@ -9,8 +9,7 @@ from optuna import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from ...spaces.axes import Choice
-from ...spaces.plan import Plan
-from .guide import COSTS, Guide
+from .guide import COSTS, Guide, Sketch
 
 # The loss of quality at which it no longer counts, where no limit says so: as reports have it.
 _WORST_LOSS = 0.1
@@ -33,11 +32,11 @@ class Told:
         bounds: cost -> the most it may be, in units of the original; those without a limit are left out.
     """
 
-    losses: Mapping[Plan, float]
-    costs: Mapping[str, Mapping[Plan, float]]
-    open: frozenset[Plan]
-    closed: frozenset[Plan]
-    choices: Mapping[Plan, Choice]
+    losses: Mapping[Sketch, float]
+    costs: Mapping[str, Mapping[Sketch, float]]
+    open: frozenset[Sketch]
+    closed: frozenset[Sketch]
+    choices: Mapping[Sketch, Choice]
     worst_loss: float
     bounds: Mapping[str, float]
 
@@ -52,14 +51,15 @@ class Told:
         Returns:
             None where the original was not told of yet.
         """
-        measures: dict[Plan, Mapping[str, float]] = {}
-        choices: dict[Plan, Choice] = {}
-        opened, closed = set[Plan](), set[Plan]()
+        guide.forget()
+        measures: dict[Sketch, Mapping[str, float]] = {}
+        choices: dict[Sketch, Choice] = {}
+        opened, closed = set[Sketch](), set[Sketch]()
         for trial in study.get_trials(deepcopy=False):
             choice = _choice(trial, guide)
             if choice is None or trial.state == TrialState.WAITING:
                 continue
-            plan = guide.resolve(choice)
+            plan = guide.sketch(choice)
             if trial.state == TrialState.RUNNING:
                 opened.add(plan)
             elif (found := _measures(trial, guide)) is None:
@@ -67,7 +67,7 @@ class Told:
             else:
                 measures.setdefault(plan, found)
                 choices.setdefault(plan, choice)
-        origin = measures.get(guide.resolve(guide.space.identity()))
+        origin = measures.get(guide.sketch(guide.space.identity()))
         if origin is None:
             return None
         qualities, whole = [one.get("quality", 0.0) for one in measures.values()], origin.get("quality", 0.0)
@@ -82,20 +82,20 @@ class Told:
         return cls(losses, costs, frozenset(opened), frozenset(closed), choices, worst_loss, bounds)
 
     @property
-    def plans(self) -> list[Plan]:
+    def plans(self) -> list[Sketch]:
         """Those judged, in the order they were told."""
         return list(self.losses)
 
-    def is_known(self, plan: Plan) -> bool:
+    def is_known(self, plan: Sketch) -> bool:
         """Whether it was proposed before."""
         return plan in self.losses or plan in self.open or plan in self.closed
 
-    def keeps_limits(self, plan: Plan) -> bool:
+    def keeps_limits(self, plan: Sketch) -> bool:
         """Whether a plan that was judged keeps all limits."""
         own = all(self.costs[name][plan] <= bound for name, bound in self.bounds.items())
         return own and self.losses[plan] <= max(self.worst_loss, 0.0)
 
-    def front(self, costs: Sequence[str], *, has_quality: bool) -> list[Plan]:
+    def front(self, costs: Sequence[str], *, has_quality: bool) -> list[Sketch]:
         """The plans that no other one beats, those that break a limit left out unless all do.
 
         Args:
@@ -126,7 +126,9 @@ def _measures(trial: FrozenTrial, guide: Guide) -> Mapping[str, float] | None:
         return None
     told = dict(zip(guide.objectives, trial.values, strict=True))
     found = {name: -value if name == "quality" else value for name, value in told.items()}
-    return found | _recorded(trial.user_attrs.get("measures", {}))
+    # A candidate that was dropped before it was judged in full has a guess instead.
+    own = trial.user_attrs.get("measures") or trial.user_attrs.get("dropped", {}).get("measures", {})
+    return found | _recorded(own)
 
 
 def _recorded(measures: Mapping[str, Any]) -> dict[str, float]:

@@ -21,7 +21,8 @@ def test_growth_is_the_mean_over_draws(n_costs: int) -> None:
     for own, mean, deviation, expected in zip(costs, means, deviations, found, strict=True):
         points = np.column_stack([draw.normal(mean, deviation, SAMPLES), np.tile(own, (SAMPLES, 1))])
         grown = [hypervolume(np.vstack([known, point]), reference) - before for point in points]
-        assert expected == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / SAMPLES**0.5 + 1e-12)
+        # What no draw reached is worth next to nothing.
+        assert expected == pytest.approx(np.mean(grown), abs=5 * np.std(grown) / SAMPLES**0.5 + 1e-5)
     assert (found > 0).any()
 
 
@@ -38,13 +39,13 @@ def test_costs_alone(n_costs: int) -> None:
 def test_many_members_of_three_costs_are_counted_with_few_edges() -> None:
     """Costs are then rounded up, so growth is over- and never underestimated, and by little."""
     draw = np.random.default_rng(0)
-    known, reference = draw.random((200, 4)), np.ones(4)
+    known, reference = draw.random((60, 4)), np.ones(4)
     front = Front(known[:, 0], known[:, 1:], worst_loss=1.0, reference=reference[1:])
-    costs, before = 0.3 * draw.random((5, 3)), hypervolume(known, reference)
-    found = front.expected_growth(np.full(5, 0.05), np.full(5, 1e-9), costs)
+    costs, before = 0.3 * draw.random((4, 3)), hypervolume(known, reference)
+    found = front.expected_growth(np.full(4, 0.05), np.full(4, 1e-9), costs)
     exact = [hypervolume(np.vstack([known, [0.05, *own]]), reference) - before for own in costs]
     assert (found >= np.array(exact) - 1e-12).all()
-    assert found == pytest.approx(exact, rel=0.5)
+    assert found == pytest.approx(exact, rel=0.3)
 
 
 def test_an_empty_front_and_points_beyond_the_reference() -> None:

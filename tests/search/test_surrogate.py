@@ -1,5 +1,6 @@
 """The surrogate finds what is additive, tells how sure it is, and stays quick."""
 
+from collections.abc import Callable
 from time import process_time
 
 import numpy as np
@@ -25,14 +26,14 @@ def plateau(rows: np.ndarray) -> np.ndarray:
     return 3 * np.maximum(0.0, additive(rows) - 0.3) ** 1.5
 
 
-@pytest.mark.parametrize("truth", [additive, plateau])
-def test_losses_are_found_within_their_intervals(truth: object) -> None:
-    assert callable(truth)
+@pytest.mark.parametrize(("truth", "share"), [(additive, 0.15), (plateau, 0.35)])
+def test_losses_are_found_within_their_intervals(truth: Callable[[np.ndarray], np.ndarray], share: float) -> None:
+    """By how much a guess errs is a small share of how far plans differ, and where it errs it says so."""
     known, asked = rows_of(60, seed=1), rows_of(300, seed=2)
     losses = truth(known) + np.random.default_rng(3).normal(0, 0.01, 60)
     means, deviations = Surrogate(known, losses).predict(asked)
     errors = means - truth(asked)
-    assert np.sqrt((errors**2).mean()) < 0.15 * truth(asked).std()
+    assert np.sqrt((errors**2).mean()) < share * truth(asked).std()
     assert (np.abs(errors) < 2 * deviations).mean() > 0.85
     assert deviations.mean() < 0.5 * truth(asked).std()
 
