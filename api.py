@@ -132,6 +132,9 @@ def pare(
     factoring: Factoring | None = None,
     isolation: Allowance | None = None,
     latency: str | None = None,
+    reuses_prefixes: bool = True,
+    races: bool = True,
+    judge_in: str = "float32",
     progress: Progress | None = None,
 ) -> Study:
     """Searches what to deploy, or goes on with the search in `out`, and writes the report.
@@ -160,6 +163,10 @@ def pare(
         isolation: what the process may take in which a candidate's memory is measured; None for 300 seconds.
         latency: "measured" measures latency and memory of every candidate, "predicted" predicts them from a table
             that is learned first; None predicts from 100 trials on. The front is measured in any case.
+        reuses_prefixes: whether layers that a candidate shares with one before are not computed again.
+        races: whether candidates that are surely dominated are dropped before all examples are asked.
+        judge_in: "float32", or "bf16" to compare candidates with their float parts in that, where the device is quicker
+            with it; the front is judged as it is deployed.
         progress: where to say how far it is; None says nothing.
 
     Raises:
@@ -187,6 +194,9 @@ def pare(
         factoring=factoring or Factoring(),
         isolation=isolation or ISOLATION,
         latency=latency,
+        reuses_prefixes=reuses_prefixes,
+        races=races,
+        judge_in=judge_in,
     )
     study = Study(search(settings, progress).folder)
     study.report()

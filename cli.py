@@ -104,6 +104,15 @@ def search(
             help="Of candidates: measured, or predicted from a table that is learned first; from 100 trials on."
         ),
     ] = None,
+    prefix_reuse: Annotated[
+        bool, typer.Option("--prefix-reuse/--no-prefix-reuse", help="Compute layers that candidates share once.")
+    ] = True,
+    racing: Annotated[
+        bool, typer.Option("--racing/--no-racing", help="Drop candidates as soon as they are surely dominated.")
+    ] = True,
+    judge_in: Annotated[
+        str, typer.Option(help="float32, or bf16 where the device is quicker with it; the front is judged as deployed.")
+    ] = "float32",
     depth_scorer: Annotated[
         str, typer.Option(help="training_free, or fine_tune each candidate of the greedy order, as the paper does.")
     ] = "training_free",
@@ -151,6 +160,9 @@ def search(
         factoring=given.factoring(factors, table_factors, factor_group, autoencoder_epochs),
         isolation=given.allowance(isolate_seconds, isolate_memory_mb),
         latency=latency,
+        reuses_prefixes=prefix_reuse,
+        races=racing,
+        judge_in=judge_in,
         progress=Terminal(),
     )
     show_answer(study.record.folder)

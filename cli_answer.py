@@ -81,6 +81,7 @@ def show_answer(run: Path) -> None:
     chosen, refusal = _pick_or_why(whole)
     _show_front(whole, chosen)
     _tell_prediction(study.record.prediction)
+    _tell_dropped([trial.state.value for trial in study.record.trials()])
     if chosen is None:
         typer.echo(refusal)
     else:
@@ -132,6 +133,15 @@ def _tell_prediction(facts: dict[str, Any] | None) -> None:
     elif facts is not None:
         learned = f"{facts['plans']} models measured in {facts['seconds']:.0f} s"
         typer.echo(f"Candidates were predicted from {learned}, with a mean error of {facts['latency_error']:.1%}.")
+
+
+def _tell_dropped(states: list[str]) -> None:
+    """How many candidates left the race before all examples were asked."""
+    if "dropped" in states:
+        typer.echo(
+            f"{states.count('dropped')} of {len(states)} candidates were dropped early: another one cost no more and "
+            "was surely better."
+        )
 
 
 def _check_side(option: str, texts: list[str] | None, legal: tuple[str, ...]) -> None:

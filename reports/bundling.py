@@ -156,8 +156,8 @@ def _members(bench: LocalWorkbench, record: Record, finals: list[Final], beside:
 
 def _tested(bench: LocalWorkbench, trial: Trial, baseline: Final) -> Final:
     """A trial judged on the test split; what it costs is as the search found it."""
-    assert trial.plan and trial.profile and trial.measures
+    assert trial.plan and trial.profile and trial.told
     quality = bench.quality(trial.plan, bench.test)
     gain = difference(bench.score, bench.test.labels, quality.outcomes, baseline.quality.outcomes)
-    measures = replace(trial.measures, quality=quality.value, drop=baseline.quality.value - quality.value)
+    measures = replace(trial.told, quality=quality.value, drop=baseline.quality.value - quality.value)
     return Final(trial.plan, quality, gain, trial.profile, measures, True)

@@ -17,6 +17,7 @@ from plotly.offline import get_plotlyjs
 from ..errors import RunError, SettingError
 from ..search.cache import replace_file, writing
 from ..search.study import Record
+from ..search.trial import State
 from .figures import Row
 from .several import comparison, labels
 from .story import Story, brief, dates, doubts, gap, mean_error, plan_in_words, story_of, unbeaten
@@ -117,6 +118,7 @@ def _told(story: Story) -> dict[str, Any]:
         "ablation": story.data["ablation"],
         "growth": story.data["growth"],
         "n_trials": len(story.data["trials"]),
+        "n_dropped": sum(row["state"] == State.DROPPED for row in story.data["trials"]),
         "reference": story.data["reference"],
         "dates": dates(story.record),
         "noise": story.record.noise,

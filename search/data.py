@@ -2,98 +2,21 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..errors import DataError
-from ..spaces.workbench import Inputs
+from .examples import Examples as Examples
+from .examples import Writing as Writing
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".csv.gz", ".parquet")
 SPLITS = ("train", "validation", "test")
 _CALIBRATION_EXAMPLES = 256
 _CALIBRATION_SHARE = 0.1
-_EVALUATION_BATCH = 64
-_NO_TOKEN = -100
-
-
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """How texts are generated from examples, and what they are compared with.
-
-    Attributes:
-        references: one or more right texts per example.
-        decode: token ids, rows of possibly padded tokens -> texts.
-        new_tokens: at most so many are written.
-        beams: hypotheses that are followed.
-    """
-
-    references: tuple[tuple[str, ...], ...]
-    decode: Callable[[Sequence[Sequence[int]]], list[str]]
-    new_tokens: int
-    beams: int
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """Encoded examples of one split.
-
-    Attributes:
-        split: what they are for: "search", "test", "calibration" or "train".
-        encoded: one mapping per example, name of a model input -> its values, not padded.
-        labels: one per example: class numbers (integers), scores (floats), or the target's token ids, not padded
-            (objects, each a tuple).
-        padding: name of a model input -> the value it is padded with.
-        writing: where the model's answer is a text.
-    """
-
-    split: str
-    encoded: tuple[Mapping[str, Sequence[int]], ...]
-    labels: np.ndarray
-    padding: Mapping[str, int]
-    writing: Writing | None = None
-
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    def batch(self, rows: Sequence[int]) -> Inputs:
-        """These examples, every input padded to the longest of them; rows x tokens."""
-        return {name: _padded([self.encoded[row][name] for row in rows], pad) for name, pad in self.padding.items()}
-
-    def with_labels(self, rows: Sequence[int]) -> Inputs:
-        """The same with `labels`, as a transformers model takes them to compute its loss.
-
-        Class numbers are int64, scores are float32, and targets are int64, rows x tokens, padded with -100.
-        """
-        chosen = self.labels[list(rows)]
-        if self.labels.dtype == object:
-            return {**self.batch(rows), "labels": _padded(chosen.tolist(), _NO_TOKEN)}
-        kind = torch.long if np.issubdtype(self.labels.dtype, np.integer) else torch.float32
-        return {**self.batch(rows), "labels": torch.tensor(chosen, dtype=kind)}
-
-    def lengths(self) -> list[int]:
-        """Tokens of every example: of its text or its target, whichever is longer."""
-        has_targets = self.labels.dtype == object
-        return [
-            max(len(own["input_ids"]), len(label) if has_targets else 0)
-            for own, label in zip(self.encoded, self.labels, strict=True)
-        ]
-
-    def batches(self, size: int = _EVALUATION_BATCH) -> Iterator[tuple[np.ndarray, Inputs]]:
-        """All examples, those of like length together so that little is padding: row numbers and inputs."""
-        has_targets = self.labels.dtype == object
-
-        def lengths(row: int) -> tuple[int, int]:
-            return len(self.encoded[row]["input_ids"]), len(self.labels[row]) if has_targets else 0
-
-        order = np.array(sorted(range(len(self)), key=lengths, reverse=True))
-        for start in range(0, len(order), size):
-            rows = order[start : start + size]
-            yield rows, self.batch(rows.tolist())
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,11 +96,6 @@ def read_tables(
         search, test = _by_hash(search, columns).head(limit), _by_hash(test, columns).head(limit)
     search, test, calibration = (table.reset_index(drop=True) for table in (search, test, calibration))
     return Tables(search, test, calibration, train, origin)
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
-    longest = max(map(len, rows))
-    return torch.tensor([[*own, *[pad] * (longest - len(own))] for own in rows], dtype=torch.long)
 
 
 def _content_hash(*tables: pd.DataFrame) -> str:

@@ -66,6 +66,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 meter=meter,
                 seed=settings.seed,
                 predictor=predictor,
+                objectives=settings.objectives if settings.races else (),
             )
             space = Space(bench.anatomy, settings.axes)
             proposals = Proposals(settings, space, bench, record, predictor=predictor)

@@ -22,7 +22,7 @@ def naive_plans(identity: Plan, trials: Sequence[Trial]) -> dict[str, Plan]:
     """
     candidates = {ALL_INT8: all_int8(trials), TOP_DROPPED: without_top_layers(identity)}
     # What the search tried and could not judge is not tried again.
-    broken = {trial.plan for trial in trials if trial.measures is None}
+    broken = {trial.plan for trial in trials if trial.told is None}
     return {name: plan for name, plan in candidates.items() if plan is not None and plan not in broken}
 
 
@@ -36,7 +36,7 @@ def all_int8(trials: Sequence[Trial]) -> Plan | None:
     """
     plans = [trial.plan for trial in trials if trial.plan is not None]
     parts = {name for plan in plans for name, _, treatment in plan.parts() if _bits(treatment)[0] is not None}
-    judged = (trial.plan for trial in trials if trial.plan is not None and trial.measures is not None)
+    judged = (trial.plan for trial in trials if trial.plan is not None and trial.told is not None)
     return next((plan for plan in judged if parts and _is_all_int8(plan, parts)), None)
 
 

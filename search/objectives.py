@@ -133,6 +133,16 @@ class Limits:
             both[name] = tighter(both[name], bound) if name in both else bound
         return type(self)(**both)
 
+    def least_quality(self, baseline: float) -> float | None:
+        """What the quality must be at least to keep both limits on it; None where there is none.
+
+        Args:
+            baseline: quality of the original on the same split.
+        """
+        drop = None if self.max_drop is None else baseline - self.max_drop
+        bounds = [bound for bound in (self.min_quality, drop) if bound is not None]
+        return max(bounds, default=None)
+
     def nearest(self, reached: Sequence[Measures]) -> Self:
         """These limits, each loosened or tightened to the best that any of the candidates reached in it.
 

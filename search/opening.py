@@ -12,6 +12,7 @@ from ..spaces import artefact
 from ..spaces.anatomy import anatomy_of
 from ..spaces.space import Space
 from .data import read_tables
+from .halved import JUDGED_IN, refuse_halving
 from .modular import Modular
 from .prepared import Prepared, identity_of
 from .progress import Progress
@@ -37,6 +38,8 @@ def open_workbench(
     absence = runtime.absence(device)
     if absence is not None:
         raise SettingError(f"the runtime {settings.runtime!r} cannot run on {device.name}: {absence}")
+    if settings.judge_in != JUDGED_IN[0]:
+        refuse_halving(settings.runtime, device)
     task = settings.task
     model = artefact.load_original(settings.model)
     refusal = runtime.refusal(model)
@@ -62,6 +65,8 @@ def open_workbench(
         prepared=prepared,
         palette=settings.palette,
         factoring=settings.factoring,
+        reuses_prefixes=settings.reuses_prefixes,
+        judge_in=settings.judge_in,
         identity=None if modular is None or prepared is not None else identity_of(settings.model, tables, task),
     )
     machine = Machine.here(device.name, device.facts(), runtime.versions())

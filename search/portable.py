@@ -29,9 +29,9 @@ def nearly_best(
     """
     lasting = replace(budget, latency_seconds=None, memory_bytes=None)
     fit = [
-        (trial, trial.measures)
+        (trial, trial.told)
         for trial in trials
-        if trial.plan is not None and trial.measures is not None and lasting.are_kept(trial.measures)
+        if trial.plan is not None and trial.told is not None and lasting.are_kept(trial.told)
     ]
     every = [measures for _, measures in fit]
     found = []

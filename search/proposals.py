@@ -168,7 +168,7 @@ class Proposals:
         Raises:
             SearchError: if it is the baseline and has no numbers.
         """
-        if judged.measures is None:
+        if judged.told is None:
             self._record.tell_failed(proposal.trial, judged.state, judged.cause, proposal.plan)
             if proposal.plan == self._bench.anatomy.identity():
                 raise SearchError(f"the search cannot go on: {judged.cause}")
@@ -192,7 +192,7 @@ class Proposals:
 
     def _tell_repeat(self, trial: optuna.Trial, first: Trial) -> None:
         """Tells the sampler what is known already."""
-        if first.measures is None:
+        if first.told is None:
             self._record.tell_failed(trial, first.state, first.cause, first.plan, repeats=first.number)
         else:
             self._tell_judged(trial, first, repeats=first.number)

@@ -68,6 +68,16 @@ class Difference:
     high: float
 
 
+def check_finite(outcomes: np.ndarray) -> None:
+    """Refuses answers of a model that has lost its numbers.
+
+    Raises:
+        MeasurementError: if one is not finite.
+    """
+    if not np.isfinite(outcomes).all():
+        raise MeasurementError(f"the model gave {np.sum(~np.isfinite(outcomes))} answers that are not finite.")
+
+
 def judge(metric: str, score: Score, labels: np.ndarray, outcomes: np.ndarray, split: str) -> Quality:
     """The quality of a model that gave these answers.
 
@@ -81,8 +91,7 @@ def judge(metric: str, score: Score, labels: np.ndarray, outcomes: np.ndarray, s
     Raises:
         MeasurementError: if an answer or the value is not finite.
     """
-    if not np.isfinite(outcomes).all():
-        raise MeasurementError(f"the model gave {np.sum(~np.isfinite(outcomes))} answers that are not finite.")
+    check_finite(outcomes)
     value = score(labels, outcomes)
     if metric == "accuracy":
         # Wilson's interval also holds near 0 and 1, where the bootstrap has no width.

@@ -17,6 +17,7 @@ from ..spaces import artefact, axes
 from ..spaces.factoring import Factoring
 from ..spaces.palette import Palette
 from .data import Tables
+from .halved import JUDGED_IN
 from .modular import Modular
 from .objectives import Limits, check_objectives
 from .prepared import Prepared
@@ -66,6 +67,11 @@ class Settings:
             ended, and the trial is out of memory or timed out.
         latency: how latency and memory of candidates are found: "measured", one by one, or "predicted" from a table
             that is learned first; None predicts where the search is long enough to pay. The front is always measured.
+        reuses_prefixes: whether layers that a candidate shares with one before are not computed again while it is
+            judged; answers are the same, bit for bit.
+        races: whether candidates that are surely dominated go before all examples are asked.
+        judge_in: in what the float parts of candidates are judged, "float32" or "bf16", where the device is quicker
+            with that; the front is always judged as it is deployed.
     """
 
     model: str
@@ -88,6 +94,9 @@ class Settings:
     prepared: Path | None = None
     isolation: Allowance = ISOLATION
     latency: str | None = None
+    reuses_prefixes: bool = True
+    races: bool = True
+    judge_in: str = JUDGED_IN[0]
 
     def __post_init__(self) -> None:
         # In their standing order, whatever order they were given in.
@@ -103,6 +112,8 @@ class Settings:
             raise SettingError(f"the seed must be at least 0, got {self.seed}.")
         if self.latency is not None and self.latency not in LATENCIES:
             raise SettingError.unknown("way to find latencies", self.latency, LATENCIES)
+        if self.judge_in not in JUDGED_IN:
+            raise SettingError.unknown("way to judge in", self.judge_in, JUDGED_IN)
         if self.greedy.scorer not in SCORERS:
             raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
         check(self.sampler)
@@ -178,6 +189,8 @@ class Settings:
             factoring=Factoring.from_json(identity["factoring"]) if "factoring" in identity else Factoring(),
             isolation=Allowance(**described["effort"].get("isolation", asdict(ISOLATION))),
             latency=described["effort"].get("latency"),
+            **described["effort"].get("quality", {}),
+            judge_in=identity.get("judge_in", JUDGED_IN[0]),
             **_modular_of_run(described),
         )
 
@@ -207,13 +220,16 @@ class Settings:
             **self._modular_identity(),
             **({"palette": self.palette.to_json()} if "bits" in self.axes else {}),
             **({"factoring": self.factoring.to_json()} if "factors" in self.axes else {}),
+            **({} if self.judge_in == JUDGED_IN[0] else {"judge_in": self.judge_in}),
         }
         prepared = {} if self.prepared is None else {"prepared": _lasting(str(self.prepared))}
         isolation = {} if self.isolation == ISOLATION else {"isolation": asdict(self.isolation)}
+        shortcuts = {"reuses_prefixes": self.reuses_prefixes, "races": self.races}
+        quality = {} if all(shortcuts.values()) else {"quality": shortcuts}
         return {
             "identity": identity,
             "sources": {"model": _lasting(self.model), "data": _lasting(data), **prepared},
-            "effort": {"trials": self.trials, "minutes": self.minutes, "latency": self.latency, **isolation},
+            "effort": {"trials": self.trials, "minutes": self.minutes, "latency": self.latency, **isolation, **quality},
             "facts": {"machine": machine.to_json(), "splits": dict(tables.origin), "paring": version("paring")},
         }
 

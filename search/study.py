@@ -20,7 +20,7 @@ from ..spaces.plan import Plan
 from .damage import damage_named, database_errors
 from .objectives import Limits, Measures
 from .quality import Quality
-from .trial import Final, State, Trial
+from .trial import Dropped, Final, State, Trial
 
 STUDY_NAME = "paring"
 DATABASE = "study.db"
@@ -30,6 +30,7 @@ _NOISE = "noise"
 _FINAL = "final:"
 _PREDICTION = "prediction"
 _NAIVE = "naive"
+_STOPPED = "the process was stopped while this trial ran"
 
 
 class Record:
@@ -234,20 +235,21 @@ class Record:
 
         Args:
             trial: as Optuna proposed it.
-            judged: the judgement, with all numbers.
+            judged: the judgement, with all numbers, or with where it was dropped.
             limits: that it may break.
             objectives: whose values Optuna is told.
             repeats: number of the earlier trial that this one is a repeat of.
         """
-        assert judged.plan and judged.quality and judged.profile and judged.measures
-        for name, violation in limits.violations(judged.measures).items():
+        told = judged.told
+        assert told is not None
+        for name, violation in limits.violations(told).items():
             trial.set_constraint(name, violation)
         if repeats is not None:
             trial.set_user_attr("repeats", repeats)
         else:
             for name, value in _attributes(judged).items():
                 trial.set_user_attr(name, value)
-        self._study.tell(trial, [judged.measures.minimised(objective) for objective in objectives])
+        self._study.tell(trial, [told.minimised(objective) for objective in objectives])
 
     def tell_failed(
         self, trial: optuna.Trial, state: State, cause: str, plan: Plan | None, *, repeats: int | None = None
@@ -303,15 +305,17 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _attributes(judged: Trial) -> dict[str, Any]:
-    assert judged.plan and judged.quality and judged.profile and judged.measures
-    return {
+    assert judged.plan and judged.profile
+    common = {
         "state": judged.state.value,
         "plan": judged.plan.to_json(),
         "label": str(judged.plan),
-        "quality": judged.quality.to_json(),
         "profile": judged.profile.to_json(),
-        "measures": asdict(judged.measures),
     }
+    if judged.dropped is not None:
+        return {**common, "cause": judged.cause, "dropped": judged.dropped.to_json()}
+    assert judged.quality and judged.measures
+    return {**common, "quality": judged.quality.to_json(), "measures": asdict(judged.measures)}
 
 
 def _trial(frozen: FrozenTrial) -> Trial:
@@ -319,9 +323,15 @@ def _trial(frozen: FrozenTrial) -> Trial:
         found = frozen.user_attrs
         state = State(found.get("state", State.INTERRUPTED))
         plan = None if found.get("plan") is None else Plan.from_json(found["plan"])
-        if "measures" not in found or frozen.state != TrialState.COMPLETE:
-            cause = found.get("cause", "the process was stopped while this trial ran")
-            return Trial(frozen.number, State.INTERRUPTED if state == State.JUDGED else state, plan, cause)
+        is_told = frozen.state == TrialState.COMPLETE
+        if "dropped" in found and plan is not None and is_told:
+            profile, dropped = Profile.from_json(found["profile"]), Dropped.from_json(found["dropped"])
+            return Trial(frozen.number, state, plan, found["cause"], profile=profile, dropped=dropped)
+        if "measures" not in found or not is_told:
+            cause = found.get("cause", _STOPPED)
+            # Who was stopped before the sampler was told has no numbers, whatever was written of them.
+            has_numbers = state in (State.JUDGED, State.INFEASIBLE, State.DROPPED)
+            return Trial(frozen.number, State.INTERRUPTED if has_numbers else state, plan, cause)
         return Trial(
             frozen.number,
             state,

@@ -16,10 +16,35 @@ class State(StrEnum):
 
     JUDGED = "judged"
     INFEASIBLE = "infeasible"
+    DROPPED = "dropped"
     FAILED = "failed"
     OUT_OF_MEMORY = "out_of_memory"
     TIMED_OUT = "timed_out"
     INTERRUPTED = "interrupted"
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Where a candidate left the race, and what its numbers are guessed to be.
+
+    Attributes:
+        examples: it was asked so many of the search split.
+        rival: number of the trial that beats it; None where it is surely below the quality that the budget asks for.
+        measures: costs as they were found, and a quality below the rival's or the limit.
+    """
+
+    examples: int
+    rival: int | None
+    measures: Measures
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(data["examples"], data["rival"], Measures(**data["measures"]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +53,14 @@ class Trial:
 
     Attributes:
         number: counts all proposals of the study, so repeats of a known plan leave gaps.
-        state: INFEASIBLE was judged but breaks a limit; those after it have a cause and no numbers.
+        state: INFEASIBLE was judged but breaks a limit, or surely would; DROPPED is surely worse than another trial
+            that costs no more; those after it have a cause and no numbers.
         plan: the candidate; None where it failed before there was one.
-        cause: why it failed, in words; empty where it was judged.
+        cause: why it failed or was dropped, in words; empty where it was judged in full.
         quality: on the search split.
         profile: beside the baseline, in the process of the search.
         measures: the numbers that objectives and limits speak of.
+        dropped: where it was not judged in full: then it has a profile, and no quality and measures of its own.
     """
 
     number: int
@@ -43,6 +70,12 @@ class Trial:
     quality: Quality | None = None
     profile: Profile | None = None
     measures: Measures | None = None
+    dropped: Dropped | None = None
+
+    @property
+    def told(self) -> Measures | None:
+        """The numbers that samplers are told: found, or guessed where it was dropped; None where there are none."""
+        return self.measures if self.dropped is None else self.dropped.measures
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,11 @@
 """The workbench of one run: model, data, device and runtime together, and everything learned so far."""
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import DataError, ModelError
@@ -20,20 +16,22 @@ from ..spaces.anatomy import anatomy_of
 from ..spaces.build import build
 from ..spaces.factoring import Factoring
 from ..spaces.palette import Palette
-from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Slot
-from ..spaces.ties import distinct_tensors
+from ..spaces.plan import Plan
 from ..spaces.workbench import Inputs, Material, RemovalOrder
-from .cache import Cache, writing
+from .cache import Cache
 from .data import Examples, Tables
-from .greedy import Ties, best_layer, greedy_order
+from .examiner import Examiner, Referee
+from .halved import JUDGED_IN, halved
 from .modular import Modular
+from .prefix_reuse import PrefixReuse
 from .prepared import Prepared, train_modular_layers
 from .progress import Progress, Report
-from .quality import Quality, judge
+from .quality import Quality
+from .removal import SCORERS as SCORERS
+from .removal import Greedy as Greedy
+from .removal import Removal, Scorers
 from .tasks import Task, TaskKind, load
-from .training import Training, fine_tune
 
-SCORERS = ("training_free", "fine_tune")
 _CALIBRATION_BATCH = 32
 # What is being done while something is learned, by the first word of its key.
 _LEARNING = {
@@ -42,27 +40,6 @@ _LEARNING = {
     "harm": "how much each part minds rounding",
     "factors": "factorising weights",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Greedy:
-    """How the removal order of layers is found.
-
-    Attributes:
-        scorer: "training_free" scores every candidate as it is; "fine_tune" trains each on the training split first,
-            as the paper does, and a plan of that depth then starts from the weights so trained.
-        decimals: digits of a score that count; None for all. The paper has 3.
-        ties: which of equally good layers goes first; the paper has "high".
-        training: how "fine_tune" trains.
-        metric: what scores a step; None for the metric of the task, or a cheaper one where the kind of task has it:
-            seq2seq takes "log_likelihood", for which nothing need be written.
-    """
-
-    scorer: str = "training_free"
-    decimals: int | None = 3
-    ties: Ties = "high"
-    training: Training = field(default_factory=Training)
-    metric: str | None = None
 
 
 class LocalWorkbench:
@@ -75,6 +52,7 @@ class LocalWorkbench:
         search: what candidates are compared on.
         test: what the front is judged on.
         train: what is trained on; None where nothing is.
+        examiner: who judges models.
     """
 
     def __init__(
@@ -95,6 +73,8 @@ class LocalWorkbench:
         identity: Mapping[str, str] | None = None,
         palette: Palette | None = None,
         factoring: Factoring | None = None,
+        reuses_prefixes: bool = True,
+        judge_in: str = "float32",
     ) -> None:
         """Encodes the data; learns nothing yet.
 
@@ -114,6 +94,8 @@ class LocalWorkbench:
             identity: of the model and the training rows, for layers trained here; see `prepared.identity_of`.
             palette: which precisions there are to choose from.
             factoring: which ways to factorise weights there are to choose from.
+            reuses_prefixes: whether layers that were computed for a model before are not computed again.
+            judge_in: in what float parts are judged on the search split; one of `halved.JUDGED_IN`.
 
         Raises:
             DataError: if the data do not fit the model.
@@ -126,19 +108,21 @@ class LocalWorkbench:
         anatomy = anatomy_of(model).with_modular_layers(granularities)
         self.anatomy = replace(anatomy, palette=palette or Palette(), factoring=factoring or Factoring())
         self.device, self.runtime, self._threads = device, runtime, threads
-        self._greedy, self._progress = greedy, progress
-        self._cache, self._weights_folder = Cache(folder / "cache"), folder / "weights"
+        self._progress, self._judge_in = progress, judge_in
+        self._cache = Cache(folder / "cache")
         self._modular_folder = folder / "modular"
         self._report: Report = lambda share, now: None
         self._orders: dict[tuple[str, str, int], RemovalOrder] = {}
         self._kind: TaskKind = load(task.name)
         self.metric = self._kind.metric(task, model)
-        step_metric = greedy.metric or self._kind.greedy_metric
-        self._step_metric = self._kind.metric(replace(task, metric=step_metric), model) if step_metric else self.metric
+        wanted = greedy.metric or self._kind.greedy_metric
+        step_metric = self._kind.metric(replace(task, metric=wanted), model) if wanted else self.metric
 
         def encode(split: str, table: pd.DataFrame) -> Examples:
             return self._kind.encode(table, split, task, model, tokenizer)
 
+        reuse = PrefixReuse(self.anatomy, device.torch_device) if reuses_prefixes else None
+        self.examiner = Examiner(self._kind, self.metric, self._cache, device.torch_device, reuse)
         self.search, self.test = encode("search", tables.search), encode("test", tables.test)
         self._calibration = encode("calibration", tables.calibration)
         self.train: Examples | None = None
@@ -149,6 +133,15 @@ class LocalWorkbench:
                 raise DataError(f"{what} needs a train split, and the data have none; {fix}.")
             self.train = encode("train", tables.train)
 
+        def score(plan: Plan) -> float:
+            return self.quality(plan, self.search, metric=step_metric).value
+
+        def score_tuned(model: PreTrainedModel) -> float:
+            return self.examiner.judged(self.search, self.executable(model), model, step_metric).value
+
+        scorers = Scorers(score, score_tuned, "" if step_metric == self.metric else step_metric)
+        self._removal = Removal(model, self.train, greedy, scorers, self._cache, folder / "weights", progress)
+
     @property
     def is_taught(self) -> bool:
         """Its models are judged."""
@@ -157,7 +150,7 @@ class LocalWorkbench:
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan, on the CPU."""
         materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}
-        return build(self.model, plan, materials=materials, weights=self._weights(plan.weights))
+        return build(self.model, plan, materials=materials, weights=self._removal.weights(plan.weights))
 
     def calibration(self) -> Sequence[Inputs]:
         """Batches of model inputs that are neither searched nor tested on."""
@@ -222,6 +215,7 @@ class LocalWorkbench:
         examples: Examples,
         executable: Executable | None = None,
         *,
+        model: PreTrainedModel | None = None,
         again: bool = False,
         metric: str | None = None,
     ) -> Quality:
@@ -231,104 +225,54 @@ class LocalWorkbench:
             plan: what is judged.
             examples: the split to judge on.
             executable: the plan's model, where it is already loaded.
+            model: what that was loaded from, unchanged since: with it, layers that are known are not computed again.
             again: judges even so, for instance an exported model that must prove itself.
             metric: another one than the run's.
 
         Raises:
             MeasurementError: if the model gives answers that are not finite.
         """
-        metric = metric or self.metric
-        named = "" if metric == self.metric else f"{metric}-"
-        key = f"quality-{named}{examples.split}-{plan.fingerprint}"
-        known = self._cache.get(key)
-        if known is None or again:
-            found = self._judge(executable or self.executable(self.build(plan)), examples, metric)
-            self._cache.put(key, found.to_json())
-            return found
-        return Quality.from_json(known)
+        known = None if again else self.examiner.known(plan, examples, metric)
+        if known is not None:
+            return known
+        if executable is None:
+            model = self.build(plan)
+            executable = self.executable(model)
+        if examples.split == self.search.split:
+            executable, model = self._as_judged(executable, model)
+        return self.examiner.quality(plan, examples, executable, model, metric)
+
+    def raced(self, plan: Plan, executable: Executable, model: PreTrainedModel, referee: Referee) -> Quality | None:
+        """The same on the search split, unless a referee has seen enough before all is asked: then None.
+
+        Args:
+            plan: what is judged.
+            executable: the plan's model.
+            model: what that was loaded from, unchanged since.
+            referee: who is shown the answers rung by rung; nobody where the judgement is known.
+        """
+        known = self.examiner.known(plan, self.search)
+        return known or self.examiner.raced(plan, self.search, *self._as_judged(executable, model), referee)
+
+    def _as_judged(
+        self, executable: Executable, model: PreTrainedModel | None
+    ) -> tuple[Executable, PreTrainedModel | None]:
+        """An executable and its model in the numbers in which candidates are judged."""
+        if model is None or self._judge_in == JUDGED_IN[0]:
+            return executable, model
+        own = halved(model)
+        return self.executable(own), own
 
     def score(self, labels: np.ndarray, outcomes: np.ndarray) -> float:
         """The metric of this run."""
-        return self._kind.score(self.metric, labels, outcomes)
+        return self.examiner.score(labels, outcomes)
 
     def removal_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         """The greedy order of a stack as it stands in a plan; scores already known are not asked for again."""
         key = (plan.fingerprint, stack, depth)
         if key not in self._orders:
-            self._orders[key] = self._find_order(plan, stack, depth)
+            self._orders[key] = self._removal.order(plan, stack, depth)
         return self._orders[key]
-
-    def _find_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
-        standing = [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
-        total = sum(len(standing) - step for step in range(depth))
-        with self._progress.stage(f"greedy order of {stack}", total) as report:
-            seen = 0
-
-            def score(removed: tuple[int, ...]) -> float:
-                nonlocal seen
-                value = self._score_without(plan, stack, tuple(standing[index] for index in removed))
-                seen += 1
-                report(seen, f"without {' '.join(str(standing[index]) for index in removed)}: {value:.4f}")
-                return value
-
-            found = greedy_order(len(standing), score, depth, decimals=self._greedy.decimals, ties=self._greedy.ties)
-        order = tuple(standing[index] for index in found.order)
-        tuned = self._greedy.scorer == "fine_tune"
-        names = [_tuned_name(_without(plan, stack, order[: step + 1])) for step in range(depth)]
-        return RemovalOrder(order, tuple(names) if tuned else (ORIGINAL_WEIGHTS,) * depth)
-
-    def _judge(self, executable: Executable, examples: Examples, metric: str) -> Quality:
-        outcomes = self._kind.answer(executable, examples, metric)
-        return judge(metric, partial(self._kind.score, metric), examples.labels, outcomes, examples.split)
-
-    def _score_without(self, plan: Plan, stack: str, removed: tuple[int, ...]) -> float:
-        """The quality on the search split of the plan in float without these slots, by the run's scorer."""
-        candidate = _without(plan, stack, removed)
-        if self._greedy.scorer == "training_free":
-            return self.quality(candidate, self.search, metric=self._step_metric).value
-        name = _tuned_name(candidate)
-        key = f"score-{name}" if self._step_metric == self.metric else f"score-{self._step_metric}-{name}"
-        known = self._cache.get(key)
-        if known is None:
-            known = self._fine_tune(candidate, name)
-            self._cache.put(key, known)
-        self._keep_leader(plan, stack, removed, known)
-        return float(known)
-
-    def _fine_tune(self, candidate: Plan, name: str) -> float:
-        """Trains the candidate from the original's weights and keeps what was trained."""
-        assert self.train is not None
-        whole = copy.deepcopy(self.model)
-        # `build` shares parameters, so training the shorter model trains these layers of the whole one.
-        shorter = build(whole, candidate, materials={})
-        fine_tune(shorter, self.train, self._greedy.training, self._progress, what=f"fine-tuning {candidate}")
-        with writing(self._weights_folder):
-            self._weights_folder.mkdir(parents=True, exist_ok=True)
-            save_file(distinct_tensors(whole), self._weights_file(name))
-        return self._judge(self.executable(shorter), self.search, self._step_metric).value
-
-    def _keep_leader(self, plan: Plan, stack: str, removed: tuple[int, ...], value: float) -> None:
-        """Of the candidates of one greedy step, only the weights of the best so far stay on the disk."""
-        *before, layer = removed
-        key = f"leader-{_without(plan, stack, tuple(before)).fingerprint}"
-        leader = self._cache.get(key)
-        scores = {layer: value} if leader is None else {int(leader["layer"]): leader["value"], layer: value}
-        best = best_layer(scores, decimals=self._greedy.decimals, ties=self._greedy.ties)
-        self._cache.put(key, {"layer": best, "value": scores[best]})
-        for loser in set(scores) - {best}:
-            self._weights_file(_tuned_name(_without(plan, stack, (*before, loser)))).unlink(missing_ok=True)
-
-    def _weights(self, name: str) -> dict[str, Tensor] | None:
-        """A set of weights that this run trained; None for those of the original."""
-        if name == ORIGINAL_WEIGHTS:
-            return None
-        path = self._weights_file(name)
-        if not path.is_file():
-            raise ModelError(f"the weights {name!r} are not in {path.parent}: the run folder is incomplete.")
-        return load_file(path)
-
-    def _weights_file(self, name: str) -> Path:
-        return self._weights_folder / f"{name}.safetensors"
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
@@ -343,14 +287,3 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
         raise ModelError(f"no tokenizer loads from {source!r}: {str(error).splitlines()[0]}") from error
     assert isinstance(tokenizer, PreTrainedTokenizerBase)
     return tokenizer
-
-
-def _without(plan: Plan, stack: str, removed: tuple[int, ...]) -> Plan:
-    """The plan with more slots of a stack emptied."""
-    old = plan.stack(stack)
-    slots = tuple(Slot(None) if position in removed else slot for position, slot in enumerate(old.slots))
-    return plan.with_stack(replace(old, slots=slots))
-
-
-def _tuned_name(candidate: Plan) -> str:
-    return f"tuned-{candidate.fingerprint}"

@@ -112,6 +112,16 @@ def test_the_same_search_again_says_the_same_and_judges_nothing(
     assert (Record.open(run_folder).begun, Record.open(run_folder).finals()) == (begun, finals)
 
 
+def test_shortcuts_of_judging_are_switched_off(
+    command: Command, run_folder: Path, odd_model_folder: Path, data_folder: Path
+) -> None:
+    options = ("--no-racing", "--no-prefix-reuse")
+    code, _, err = command(*again(run_folder, odd_model_folder, data_folder, *options))
+    assert (code, err) == (0, "")
+    effort = Record.open(run_folder).settings["effort"]
+    assert effort["quality"] == {"reuses_prefixes": False, "races": False}
+
+
 def test_report_prints_the_path_of_the_page(command: Command, run_folder: Path) -> None:
     (run_folder / REPORT).unlink()
     assert command("report", run_folder) == (0, f"{run_folder / REPORT}\n", "")

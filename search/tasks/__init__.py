@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...errors import SettingError
 from ...profilers.runtimes import Executable
 from ...spaces import plugins
-from ..data import Examples
+from ..examples import BATCH_TOKENS, Examples
 
 _DEFAULT_TEXT2 = "text2"
 _WRITING = ("beams", "max_new_tokens")
@@ -91,8 +91,13 @@ class TaskKind(Protocol):
     ) -> Examples:
         """Examples from rows; refuses labels that the model does not know."""
 
-    def answer(self, executable: Executable, examples: Examples, metric: str) -> np.ndarray:
-        """The model's answer to every example, or the statistics of it that the metric needs; n or n x k."""
+    def answer(
+        self, executable: Executable, examples: Examples, metric: str, *, batch_tokens: int = BATCH_TOKENS
+    ) -> np.ndarray:
+        """The model's answer to every example, or the statistics of it that the metric needs; n or n x k.
+
+        It is asked in batches of so many tokens; see `Examples.bucketed`.
+        """
 
     def score(self, metric: str, labels: np.ndarray, outcomes: np.ndarray) -> float:
         """The metric of the corpus of these examples, larger is better, finite."""

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ...errors import DataError, ModelError, SettingError
 from ...profilers.runtimes import Executable
 from ...profilers.workload import longest_input
-from ..data import Examples
+from ..examples import BATCH_TOKENS, Examples
 from . import Task
 
 CLASS_METRICS = ("accuracy", "f1", "f1_macro", "matthews")
@@ -59,10 +59,12 @@ class Classification:
         labels = _labels(table[task.label], split, model)
         return Examples(split, rows, labels, {name: padding[name] for name in names})
 
-    def answer(self, executable: Executable, examples: Examples, metric: str) -> np.ndarray:
+    def answer(
+        self, executable: Executable, examples: Examples, metric: str, *, batch_tokens: int = BATCH_TOKENS
+    ) -> np.ndarray:
         """The likeliest class, or the score, of every example, whatever the metric."""
         answers = np.empty(len(examples))
-        for rows, inputs in examples.batches():
+        for rows, inputs in examples.bucketed(batch_tokens):
             logits = executable(inputs).float()
             if logits.shape[-1] > 1 and not torch.isfinite(logits).all():
                 answers[rows] = np.nan

@@ -14,14 +14,16 @@ from ...errors import DataError, ModelError, SettingError
 from ...profilers.runtimes import Executable
 from ...profilers.workload import longest_input, longest_output
 from .. import generation_metrics as texts
-from ..data import Examples, Writing
+from ..examples import BATCH_TOKENS, Examples, Writing
 from . import Task
 
 LIKELIHOOD = "log_likelihood"
 METRICS = (*texts.SUMMED, *texts.AVERAGED, LIKELIHOOD)
 REFERENCES = "references"
 # Logits of a whole vocabulary for every token of a target take memory.
-_BATCH = 32
+_MOST_LOGITS = 2048
+# While it writes, a model is given one token of every text at a time, so it takes more texts to keep it busy.
+_LEAST_WHILE_WRITING = 4096
 
 
 class Seq2Seq:
@@ -68,14 +70,16 @@ class Seq2Seq:
         )
         return Examples(split, rows, labels, {"input_ids": tokenizer.pad_token_id or 0, "attention_mask": 0}, writing)
 
-    def answer(self, executable: Executable, examples: Examples, metric: str) -> np.ndarray:
+    def answer(
+        self, executable: Executable, examples: Examples, metric: str, *, batch_tokens: int = BATCH_TOKENS
+    ) -> np.ndarray:
         """Of every example the statistics that the metric is computed from, n x k."""
         if metric == LIKELIHOOD:
-            return _likelihoods(executable, examples)
+            return _likelihoods(executable, examples, batch_tokens)
         writing = examples.writing
         assert writing is not None
         found = [""] * len(examples)
-        for rows, inputs in examples.batches(_BATCH):
+        for rows, inputs in examples.bucketed(max(batch_tokens, _LEAST_WHILE_WRITING)):
             ids = executable.generate(inputs, new_tokens=writing.new_tokens, beams=writing.beams)
             for row, text in zip(rows, writing.decode(ids.tolist()), strict=True):
                 found[row] = text
@@ -89,10 +93,10 @@ class Seq2Seq:
         return texts.score(metric, outcomes)
 
 
-def _likelihoods(executable: Executable, examples: Examples) -> np.ndarray:
+def _likelihoods(executable: Executable, examples: Examples, batch_tokens: int) -> np.ndarray:
     """Log-likelihood of every target given its source, and its tokens; n x 2."""
     found = np.empty((len(examples), 2))
-    for rows, _ in examples.batches(_BATCH):
+    for rows, _ in examples.bucketed(min(batch_tokens, _MOST_LOGITS)):
         inputs = examples.with_labels(rows.tolist())
         for row, logits, labels in zip(rows, executable(inputs), inputs["labels"], strict=True):
             # One example at a time: a second copy of all logits would double the memory.

@@ -2,6 +2,7 @@ import gzip
 import random
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from paring.errors import DataError
-from paring.search.data import SUFFIXES, Examples, Tables, read_tables
+from paring.search.data import SUFFIXES, Examples, Tables, Writing, read_tables
 
 Rows = list[dict[str, object]]
 ROWS: Rows = [{"text": f"text number {number}", "label": number % 2} for number in range(400)]
@@ -308,3 +309,48 @@ def test_targets_that_look_like_numbers_stay_texts(tmp_path: Path, suffix: str) 
         save_all(tmp_path, suffix, train=rows, validation=rows, test=hidden), ("text",), "label", label_is_text=True
     )
     assert kept.test["label"].tolist() == ["-1"]
+
+
+def held(examples: Examples, tokens: int) -> list[tuple[list[int], int]]:
+    """Rows of every batch, and its tokens with padding."""
+    return [(rows.tolist(), inputs["input_ids"].numel()) for rows, inputs in examples.bucketed(tokens)]
+
+
+@pytest.mark.parametrize("tokens", [1, 19, 40, 10_000])
+def test_buckets_hold_every_row_once_and_as_many_tokens_as_asked(examples: Examples, tokens: int) -> None:
+    batches = held(examples, tokens)
+    lengths = [len(one["input_ids"]) for one in examples.encoded]
+    assert sorted(row for rows, _ in batches for row in rows) == list(range(23))
+    assert all(size <= tokens or len(rows) == 1 for rows, size in batches)
+    ordered = [lengths[row] for rows, _ in batches for row in rows]
+    assert ordered == sorted(ordered, reverse=True)
+    for (rows, _), (following, _) in pairwise(batches):  # no batch ends before it must
+        assert (len(rows) + 1) * max(lengths[row] for row in (*rows, following[0])) > tokens
+
+
+def test_buckets_waste_less_than_batches_of_as_many_rows() -> None:
+    draw = random.Random(0)
+    encoded = tuple({"input_ids": [1] * draw.choice((3, 5, 20, 60))} for _ in range(200))
+    examples = Examples("search", encoded, np.zeros(200), {"input_ids": 0})
+    real = sum(len(one["input_ids"]) for one in encoded)
+    assert sum(size for _, size in held(examples, 240)) < 1.15 * real
+    sizes = [len(rows) for rows, _ in held(examples, 240)]
+    assert sizes[0] == 4
+    assert max(sizes) > 40
+
+
+def test_buckets_of_targets_count_what_is_longer() -> None:
+    encoded = tuple({"input_ids": [1] * 2} for _ in range(6))
+    labels = np.fromiter([(1,) * 9, *[(1,) * 3] * 5], dtype=object)
+    examples = Examples("search", encoded, labels, {"input_ids": 0})
+    assert [rows for rows, _ in held(examples, 9)] == [[0], [1, 2, 3], [4, 5]]
+
+
+def test_some_of_the_examples() -> None:
+    encoded = tuple({"input_ids": [row]} for row in range(4))
+    writing = Writing((("a",), ("b",), ("c",), ("d",)), list, 5, 1)
+    some = Examples("search", encoded, np.arange(4), {"input_ids": 0}, writing).at([3, 1])
+    assert [one["input_ids"] for one in some.encoded] == [[3], [1]]
+    assert some.labels.tolist() == [3, 1]
+    assert some.writing is not None
+    assert some.writing.references == (("d",), ("b",))

@@ -623,7 +623,7 @@ def test_a_fine_tuned_order_is_searched_and_resumed(
 ) -> None:
     greedy = Greedy("fine_tune", training=Training(epochs=1, learning_rate=1e-3))
     record = search(settings(tmp_path / "run", greedy=greedy, trials=2))
-    monkeypatch.setattr("paring.search.workbench.fine_tune", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr("paring.search.removal.fine_tune", lambda *_, **__: pytest.fail("trained again"))
     record = search(settings(tmp_path / "run", greedy=greedy, trials=2))
     plans = plans_of(record.trials())
     assert [plan.weights.partition("-")[0] for plan in plans] == ["original", "tuned"]

@@ -81,6 +81,28 @@ def test_limits_of_isolation_are_kept_and_may_change(
     assert tight.meter()._isolation._allowance == tight.isolation
 
 
+@pytest.mark.parametrize("off", ["reuses_prefixes", "races"])
+def test_shortcuts_may_be_switched_while_a_run_goes_on(
+    off: str, described: Callable[[Settings], dict[str, dict[str, object]]], translations_folder: Path, tmp_path: Path
+) -> None:
+    usual = Settings(str(tmp_path), Task("seq2seq", str(translations_folder), "chrf"), tmp_path)
+    without = replace(usual, **{off: False})  # type: ignore[arg-type]
+    assert Settings.of_run(described(without), tmp_path) == without
+    assert described(without)["identity"] == described(usual)["identity"]
+    assert "quality" not in described(usual)["effort"]
+
+
+def test_what_candidates_are_judged_in_stays(
+    described: Callable[[Settings], dict[str, dict[str, object]]], translations_folder: Path, tmp_path: Path
+) -> None:
+    usual = Settings(str(tmp_path), Task("seq2seq", str(translations_folder), "chrf"), tmp_path)
+    half = replace(usual, judge_in="bf16")
+    assert Settings.of_run(described(half), tmp_path) == half
+    assert described(half)["identity"] == {**described(usual)["identity"], "judge_in": "bf16"}
+    with pytest.raises(SettingError, match=r"unknown way to judge in 'fp16'.*float32"):
+        replace(usual, judge_in="fp16")
+
+
 def test_limits_of_isolation_need_a_process_to_limit() -> None:
     with pytest.raises(
         SettingError, match=r"process in which memory is measured.*add it to the objectives quality, size"

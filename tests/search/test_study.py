@@ -16,7 +16,7 @@ from paring.search.finals import measures_of
 from paring.search.objectives import Limits, Measures
 from paring.search.quality import Difference, Quality
 from paring.search.study import DATABASE, Record
-from paring.search.trial import Final, State, Trial
+from paring.search.trial import Dropped, Final, State, Trial
 from paring.spaces.factorisation import Factorisation
 from paring.spaces.plan import Layer, Plan, Slot, Stack, Treatment, Treatments
 from paring.spaces.precision import Precision
@@ -68,6 +68,35 @@ def test_a_judged_trial_comes_back_equal(tmp_path: Path) -> None:
     assert Record.open(tmp_path).trials() == [first, second]
     assert Record.open(tmp_path).judged() == {plan(1).fingerprint: first, plan(2).fingerprint: second}
     assert record.study.trials[0].values == [-2 / 3, 0.0123456789, 300_000_001.0]
+
+
+def dropped(record: Record, rival: int | None = 0, told: Measures = MEASURES) -> Trial:
+    asked = record.study.ask()
+    state = State.INFEASIBLE if rival is None else State.DROPPED
+    lost = Dropped(109, rival, told)
+    trial = Trial(asked.number, state, plan(1), "trial 0 is better", profile=PROFILE, dropped=lost)
+    record.tell_judged(asked, trial, Limits(), OBJECTIVES)
+    return trial
+
+
+@pytest.mark.parametrize("rival", [None, 0])
+def test_a_dropped_trial_comes_back_equal_and_is_never_best(tmp_path: Path, rival: int | None) -> None:
+    record = create(tmp_path)
+    first, lost = judged(record), dropped(record, rival, replace(MEASURES, quality=0.9))
+    record.tell_judged(record.study.ask(), lost, Limits(), OBJECTIVES, repeats=lost.number)
+    opened = Record.open(tmp_path)
+    assert opened.trials() == [first, lost]
+    assert opened.judged() == {plan().fingerprint: first}
+    assert [trial.number for trial in opened.best()] in ([], [0])  # however good the guess: never the dropped one
+    assert [one.values for one in record.study.trials[1:]] == [[-0.9, 0.0123456789, 300_000_001.0]] * 2
+
+
+def test_a_trial_that_was_stopped_while_it_was_written_has_no_numbers(tmp_path: Path) -> None:
+    record = create(tmp_path)
+    dropped(record)
+    record.study.ask().set_user_attr("state", "dropped")
+    record.begin(SETTINGS)
+    assert [trial.state for trial in Record.open(tmp_path).trials()] == [State.DROPPED, State.INTERRUPTED]
 
 
 @pytest.mark.parametrize("state", [State.FAILED, State.OUT_OF_MEMORY, State.INTERRUPTED])

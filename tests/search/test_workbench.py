@@ -16,7 +16,7 @@ from paring.errors import MeasurementError, ModelError, StorageError, UserError
 from paring.profilers import devices, runtimes
 from paring.profilers.devices import Device
 from paring.profilers.runtimes import Executable
-from paring.search import quality, workbench
+from paring.search import quality, removal
 from paring.search.cache import Cache
 from paring.search.data import Tables
 from paring.search.greedy import Ties, greedy_order
@@ -302,7 +302,7 @@ def test_fine_tuning_goes_on_where_it_was_stopped(
     tmp_path: Path, bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained: list[str] = []
-    real = workbench.fine_tune
+    real = removal.fine_tune
 
     def stopped(*arguments: object, what: str) -> float:
         trained.append(what)
@@ -310,7 +310,7 @@ def test_fine_tuning_goes_on_where_it_was_stopped(
             raise KeyboardInterrupt
         return real(*arguments, what=what)
 
-    monkeypatch.setattr(workbench, "fine_tune", stopped)
+    monkeypatch.setattr(removal, "fine_tune", stopped)
     made = bench(tmp_path, TUNED)
     with pytest.raises(KeyboardInterrupt):
         made.removal_order(made.anatomy.identity(), "encoder", 2)
