@@ -15,7 +15,8 @@ import optuna
 from tied_space import TiedSpace
 
 from paring.profilers.counting import Shapes
-from paring.reports.front import REFERENCE_LOSS, hypervolume
+from paring.reports.front import REFERENCE_LOSS
+from paring.reports.over_time import Volume
 from paring.search.first_choices import starting_choices
 from paring.search.hints import Hints, hints_of
 from paring.search.objectives import Limits, Measures
@@ -34,7 +35,7 @@ from paring.spaces.space import Space
 
 SHARES = (0.9, 0.95, 0.99)
 # Of the plans, what one search may ask for; and what a sampler may that takes seconds for each.
-_MOST_SHARE, _MOST_OF_SLOW = 0.1, {"gp": 150}
+_MOST_SHARE, _MOST_OF_SLOW = 0.1, {"gp": 100}
 _STARTS = 20
 _REPEATS = 200
 
@@ -93,12 +94,23 @@ class Truth:
         """The plan of a choice."""
         return self.space.resolve(choice, self._bench)
 
-    def volume(self, plans: Sequence[Plan], objectives: tuple[str, ...]) -> float:
-        """Of the front of these plans, as reports have it."""
+    def point(self, plan: Plan, objectives: tuple[str, ...]) -> np.ndarray:
+        """The objectives of a plan in units of the original."""
         original = next(iter(self.measures.values()))
-        units = np.array([abs(original.minimised(name)) for name in objectives])
-        rows = np.array([[self.measures[plan].minimised(name) for name in objectives] for plan in plans])
-        return hypervolume(rows / units, np.array([REFERENCE_LOSS - 1 if n == "quality" else 1.0 for n in objectives]))
+        own = self.measures[plan]
+        return np.array([own.minimised(name) / abs(original.minimised(name)) for name in objectives])
+
+    def volume(self, objectives: tuple[str, ...]) -> float:
+        """Of the true front, as reports have it."""
+        found = empty_volume(objectives)
+        for plan in self.measures:
+            found.add(self.point(plan, objectives))
+        return found.value
+
+
+def empty_volume(objectives: tuple[str, ...]) -> Volume:
+    """A hypervolume with the reference point of reports."""
+    return Volume(len(objectives), np.array([REFERENCE_LOSS - 1 if n == "quality" else 1.0 for n in objectives]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +145,7 @@ class Replay:
 def replay(truth: Truth, name: str, objectives: tuple[str, ...], *, seed: int, has_starts: bool) -> Replay:
     """Searches until nearly all of the true hypervolume is reached, or enough was asked."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    space, whole = truth.space, truth.volume(list(truth.measures), objectives)
+    space, whole, volume = truth.space, truth.volume(objectives), empty_volume(objectives)
     study = optuna.create_study(
         directions=["minimize"] * len(objectives), sampler=sampler(name, seed=seed, guide=truth.guide(objectives))
     )
@@ -159,7 +171,8 @@ def replay(truth: Truth, name: str, objectives: tuple[str, ...], *, seed: int, h
             continue
         repeats = 0
         asked.append(plan)
-        share = truth.volume(asked, objectives) / whole
+        volume.add(truth.point(plan, objectives))
+        share = volume.value / whole
         needed |= {str(one): len(asked) for one in SHARES if needed[str(one)] is None and share >= one}
     return Replay(name, objectives, has_starts, seed, len(asked), needed, share, spent / max(1, len(asked)))
 
