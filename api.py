@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
+from optuna.samplers import BaseSampler
 from transformers import PreTrainedModel
 
 from .errors import ModelError
@@ -124,7 +125,7 @@ def pare(
     trials: int | None = 60,
     minutes: float | None = None,
     seed: int = 0,
-    sampler: str = "tpe",
+    sampler: str | BaseSampler = "tpe",
     greedy: Greedy | None = None,
     modular: Modular | None = None,
     prepared: str | Path | None = None,
@@ -155,7 +156,8 @@ def pare(
         trials: stop after so many plans in the whole run; None for no such limit.
         minutes: stop proposing after so many minutes of this call; None for no such limit.
         seed: of everything random.
-        sampler: "tpe", "nsga2" or "random".
+        sampler: "guided", the one made for this; Optuna's by name: "tpe", "nsga2", "gp" or "random"; or any sampler
+            object of Optuna's kind, which keeps its own seed and state.
         greedy: how the removal order of layers is found.
         modular: for the axis "assembly": how its layers are trained, in the run folder; None for the defaults.
         prepared: instead, the folder of layers that `prepare` made.

@@ -74,7 +74,7 @@ def search(
     generated_tokens: given.GeneratedTokens = None,
     threads: given.Threads = None,
     seed: given.Seed = 0,
-    sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, gp or random.")] = "tpe",
     limit: given.Limit = None,
     max_tokens: given.MaxTokens = 128,
     beams: given.Beams = 1,
@@ -210,7 +210,7 @@ def report(
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where data, model and run are put.")] = Path("demo-run"),
-    trials: Annotated[int, typer.Option(help="Plans to judge.")] = 32,
+    trials: Annotated[int, typer.Option(help="Plans to judge.")] = 28,
 ) -> None:
     """Train a small BERT here, search what to deploy, and export it: no network, under five minutes."""
     with given.interruptible():
@@ -226,8 +226,9 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def _demo(out: Path, trials: int) -> None:
     from .api import Study, pare
-    from .demo import BATCH, TOKENS, make_data, make_model
+    from .demo import BATCH, MAX_DROP, TOKENS, make_data, make_model
     from .profilers.workload import Workload
+    from .search.objectives import Limits
     from .search.progress import Terminal
 
     progress = Terminal()
@@ -235,7 +236,10 @@ def _demo(out: Path, trials: int) -> None:
     if not (out / "model" / "config.json").is_file():
         make_model(task, out / "model", progress)
     workload = Workload.on_all_cores(batch=BATCH, tokens=TOKENS)
-    study = pare(out / "model", task, out=out / "run", workload=workload, trials=trials, progress=progress)
+    budget = Limits(max_drop=MAX_DROP)
+    study = pare(
+        out / "model", task, out=out / "run", workload=workload, budget=budget, trials=trials, progress=progress
+    )
     show_answer(out / "run")
     if not (out / "deploy").exists():
         exported = Study(out / "run").export(study.pick(drop=0.02), out / "deploy", progress)

@@ -26,6 +26,8 @@ from .spaces.artefact import quiet_transformers
 
 CLASSES = 8
 TOKENS, BATCH = 64, 8
+# What answers worse nobody would deploy, so it need not be measured whole.
+MAX_DROP = 0.1
 _VOCABULARY = 4000
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NOT_LIBRARY = ("site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "ensurepip", "turtledemo")

@@ -1,9 +1,9 @@
 """The table of costs: what unseen plans are predicted to take, against what they take, per runtime.
 
     python benchmarks/latency_prediction.py --model MODEL --data DATA [--runtimes torch,openvino,onnxruntime]
-        [--plans 30] [--threads 1] [--seconds 75] [--name latency_prediction]
+        [--plans 30] [--threads 1] [--seconds 88] [--name latency_prediction]
 
-A table is learned as a search learns it, over assembly, depth and bits. Then plans drawn at random with another seed,
+A table is learned as a search learns it, over all axes. Then plans drawn at random with another seed,
 none of them learned from, are measured in interleaved sessions, each against the original, and compared. Modular layers
 are untrained: the values of weights do not move time.
 """
@@ -27,7 +27,7 @@ from paring.profilers.prediction import Table
 from paring.profilers.timing import Effort, Latency, measure
 from paring.profilers.workload import Workload, request
 from paring.search.cache import Cache
-from paring.search.cost_table import Subject, cost_table
+from paring.search.cost_table import SECONDS, Subject, cost_table
 from paring.search.opening import open_workbench
 from paring.search.progress import Terminal
 from paring.search.settings import Settings
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--runtimes", default=",".join(runtimes.names()))
     parser.add_argument("--plans", type=int, default=30)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seconds", type=float, default=75.0, help="of learning, after which no session starts")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="of learning, after which no session starts")
     parser.add_argument("--session-seconds", type=float, default=15.0, help="of timing, for six plans tested")
     parser.add_argument("--memory", action="store_true", help="learn and test peaks of memory, too")
     parser.add_argument("--seed", type=int, default=0)

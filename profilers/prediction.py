@@ -7,6 +7,8 @@ kinds, tables and pairs of Linears may say, are those under which what was measu
 
 Every plan measured is also predicted from all others, which has a closed form: intervals of predictions are scaled by
 these leave-one-out errors. The widths are chosen on all plans, so these errors are a little on the side of hope.
+Where the original happens to lie in memory moves all ratios to it alike, which no error left out shows. So several
+copies of it are timed: ratios are to their middle, and intervals hold how far one copy is from it.
 
 [MacKay1992]: MacKay, "Bayesian interpolation", Neural Computation 4(3), 1992.
 """
@@ -15,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
-from math import sqrt
+from math import exp, hypot, log, sqrt
+from statistics import mean, stdev
 from typing import Any, Self
 
 import numpy as np
@@ -69,7 +72,12 @@ class CostModel:
     """
 
     def __init__(
-        self, counts: Sequence[Counts], ratios: Sequence[float], *, groups: Sequence[str] = OF_LATENCY
+        self,
+        counts: Sequence[Counts],
+        ratios: Sequence[float],
+        *,
+        groups: Sequence[str] = OF_LATENCY,
+        unit_error: float = 0.0,
     ) -> None:
         """Fits, in a tenth of a second.
 
@@ -77,6 +85,7 @@ class CostModel:
             counts: of every plan measured, from `counted`.
             ratios: what each costs, in units of the original's; finite and above 0.
             groups: the kinds of features that this cost goes by.
+            unit_error: half-width of the relative error of the unit itself, which all predictions share.
 
         Raises:
             MeasurementError: if there are too few plans, or a cost is not finite and positive.
@@ -99,6 +108,7 @@ class CostModel:
         # So many plans are not used up by the weights; few of them tell the noise badly.
         spare = max(1.0, len(costs) - float(best.leverage.sum()))
         self._width = noise * float(t.ppf(0.5 + _CONFIDENCE / 2, spare))
+        self._unit_error = unit_error
 
     @cached_property
     def error(self) -> float:
@@ -124,7 +134,8 @@ class CostModel:
         if not ratio > 0:
             raise UnseenError("the plan is too unlike those measured to predict what it costs; measure this one.")
         scaled = row * self._priors / ratio
-        return Estimate(ratio, self._width * sqrt(1 + float(scaled @ self._inverse @ scaled)) * ratio)
+        own = self._width * sqrt(1 + float(scaled @ self._inverse @ scaled))
+        return Estimate(ratio, hypot(own, self._unit_error) * ratio)
 
     def weight(self, feature: str) -> float:
         """What a full count of a feature costs, in units of the original's cost."""
@@ -189,16 +200,25 @@ class Table:
         measured: what it was learned from.
         peak_bytes: of the original; None if memory was not measured.
         seconds: how long it took to learn.
+        copies: latencies of further copies of the original, in units of the copy that all were measured beside.
     """
 
     key: Mapping[str, Any]
     measured: tuple[Measured, ...]
     peak_bytes: int | None
     seconds: float
+    copies: tuple[float, ...] = ()
 
     def latency(self) -> CostModel:
-        """Fits latencies."""
-        return CostModel([one.counts for one in self.measured], [one.latency for one in self.measured])
+        """Fits latencies, in units of a copy of the original that lies neither well nor badly."""
+        logs = [0.0, *map(log, self.copies)]
+        middle, unit_error = exp(mean(logs)), 0.0
+        if len(logs) > 1:
+            # As of one more copy beside the mean of these: that is what a prediction will be compared with.
+            width = float(t.ppf(0.5 + _CONFIDENCE / 2, len(logs) - 1))
+            unit_error = width * stdev(logs) * sqrt(1 + 1 / len(logs))
+        counts, ratios = [one.counts for one in self.measured], [one.latency / middle for one in self.measured]
+        return CostModel(counts, ratios, unit_error=unit_error)
 
     def memory(self) -> CostModel | None:
         """Fits peaks of memory; None where none were measured."""
@@ -209,10 +229,16 @@ class Table:
     def to_json(self) -> dict[str, Any]:
         """What was measured; fits are made anew, they take milliseconds."""
         measured = [{"counts": dict(one.counts), "latency": one.latency, "memory": one.memory} for one in self.measured]
-        return {"key": dict(self.key), "measured": measured, "peak_bytes": self.peak_bytes, "seconds": self.seconds}
+        return {
+            "key": dict(self.key),
+            "measured": measured,
+            "peak_bytes": self.peak_bytes,
+            "seconds": self.seconds,
+            "copies": list(self.copies),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
         """The inverse of `to_json`."""
         measured = tuple(Measured(one["counts"], one["latency"], one["memory"]) for one in data["measured"])
-        return cls(data["key"], measured, data["peak_bytes"], data["seconds"])
+        return cls(data["key"], measured, data["peak_bytes"], data["seconds"], tuple(data["copies"]))

@@ -6,6 +6,8 @@ Everything is recorded as soon as it is known, so a search that is stopped goes 
 import time
 from functools import partial
 
+from optuna.samplers import RandomSampler
+
 from ..errors import BudgetError
 from ..profilers.devices import Device
 from ..profilers.memory import MemoryMeter
@@ -21,7 +23,6 @@ from .opening import open_workbench
 from .outcome import ENDING, outcome_of
 from .progress import Progress, Silent
 from .proposals import Proposal, Proposals
-from .samplers import sampler
 from .settings import Settings
 from .study import Record
 from .workbench import LocalWorkbench
@@ -41,8 +42,8 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     """
     progress = progress or Silent()
     bench, described = open_workbench(settings, progress)
-    seeded = sampler(settings.sampler, seed=settings.seed)
-    record = Record.create(settings.out, described, len(settings.objectives), seeded)
+    # Who proposes is set once it is known what there is to propose.
+    record = Record.create(settings.out, described, len(settings.objectives), RandomSampler(seed=settings.seed))
     machine = described["identity"]["machine"]
     with record.locked(), database_errors(record.folder):
         record.begin(described)
@@ -64,7 +65,8 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
                 baseline_memory=costs.baseline_memory,
                 objectives=settings.objectives if settings.races else (),
             )
-            proposals = Proposals(settings, Space(bench.anatomy, settings.axes), bench, record)
+            space = Space(bench.anatomy, settings.axes)
+            proposals = Proposals(settings, space, bench, record, predictor=costs.predictor)
             if settings.cluster is None:
                 _judge_in_turn(settings, proposals, judge, bench.device, progress)
             else:

@@ -116,8 +116,8 @@ class Examiner:
                 found = self._kind.answer(executable, examples.at(rows), metric, batch_tokens=self._batch_tokens)
                 check_finite(found)
                 answers.append(found)
-                may_end = referee is not None and number < len(parts)
-                if referee is not None and may_end and referee(np.concatenate(parts[:number]), np.concatenate(answers)):
+                seen = np.concatenate(parts[:number])
+                if referee is not None and number < len(parts) and referee(seen, np.concatenate(answers)):
                     return None
         return np.concatenate(answers)[np.argsort(np.concatenate(parts))]
 

@@ -1,4 +1,4 @@
-"""Where a search over factors starts: a way for every kind of Linear, allocated by what it does to the answers."""
+"""Ways to factorise every kind of Linear, allocated by what they do to the answers."""
 
 import hashlib
 from functools import partial
@@ -54,7 +54,7 @@ def factor_options(space: Space, bench: LocalWorkbench) -> dict[str, list[Option
     harms = bench.remember(key, partial(_harms, parameters, bench))
     found = {}
     for one in parameters:
-        costs = {way: _bytes(_plan(one, way, bench), one, bench) for way in (WHOLE, *_ways(one))}
+        costs = {way: _bytes(option_plan(one, way, bench), one, bench) for way in (WHOLE, *_ways(one))}
         found[one.name] = [Option(way, cost, float(harms[one.name].get(way, 0.0))) for way, cost in costs.items()]
     return found
 
@@ -65,8 +65,14 @@ def _ways(parameter: Parameter) -> list[str]:
     return [way for way in ways if FORMS[Way.parse(way).method] == "two_factors"]
 
 
-def _plan(parameter: Parameter, way: Value, bench: LocalWorkbench) -> Plan:
-    """The original with this and nothing else done."""
+def option_plan(parameter: Parameter, way: Value, bench: LocalWorkbench) -> Plan:
+    """The original with this and nothing else done.
+
+    Args:
+        parameter: of the axis "factors".
+        way: one of its choices.
+        bench: where ranks are allocated.
+    """
     return axes.load("factors").edit(bench.anatomy.identity(), {parameter.name: way}, bench)
 
 
@@ -94,7 +100,7 @@ def _harms(parameters: list[Parameter], bench: LocalWorkbench) -> Material:
     found: dict[str, dict[str, torch.Tensor]] = {}
     for one in parameters:
         for way in _ways(one):
-            factors = learned_factors(_plan(one, way, bench), bench)
+            factors = learned_factors(option_plan(one, way, bench), bench)
             changes = {
                 name: own["left"] @ own["right"] - linears[name].weight.detach() for name, own in factors.items()
             }

@@ -161,6 +161,11 @@ class Limits:
         """Objectives that must be measured to know whether the limits are kept."""
         return {name for name in ("latency", "memory") if getattr(self, _bounded(name)) is not None}
 
+    @property
+    def bounds_quality(self) -> bool:
+        """Whether there is a limit on quality."""
+        return self.min_quality is not None or self.max_drop is not None
+
     def to_json(self) -> dict[str, Any]:
         """The limits that are set, in our units."""
         return {

@@ -5,7 +5,7 @@ from typing import Any, Self
 
 from ..errors import MeasurementError
 from ..profilers.counting import Shapes, counted
-from ..profilers.estimates import PredictedLatency, PredictedMemory
+from ..profilers.estimates import Estimate, PredictedLatency, PredictedMemory
 from ..profilers.prediction import CostModel, Table, UnseenError
 from ..spaces.plan import Plan
 
@@ -56,9 +56,22 @@ class Predictor:
         Raises:
             UnseenError: if the plan has something that no plan measured had, or memory was not learned.
         """
+        found = self._memory_estimate(plan)
+        assert self._table.peak_bytes is not None
+        return PredictedMemory.of(found, self._table.peak_bytes)
+
+    def memory_ratio(self, plan: Plan) -> float:
+        """The same in units of the original's.
+
+        Raises:
+            UnseenError: likewise.
+        """
+        return self._memory_estimate(plan).ratio
+
+    def _memory_estimate(self, plan: Plan) -> Estimate:
         if self._memory is None or self._table.peak_bytes is None:
             raise UnseenError("memory was not measured for the table; measure this plan.")
-        return PredictedMemory.of(self._memory.predict(counted(plan, self._shapes)), self._table.peak_bytes)
+        return self._memory.predict(counted(plan, self._shapes))
 
     def facts(self) -> dict[str, Any]:
         """For reports: how many plans were learned from, in how many seconds, and the mean errors."""

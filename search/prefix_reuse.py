@@ -1,8 +1,9 @@
 """Layers that need not be computed again, since a model before began with the same ones and met the same batch.
 
 What a prefix is known by is all that decides its numbers: the content of what the first layer is given, and that of
-every layer of the prefix. So whatever a plan calls its layers, and wherever their ranges and factors came from, what is
-reused is what would have been computed, bit for bit.
+every layer of the prefix as it was built. What the runtime makes of such a layer is settled once in a process. So
+whatever a plan calls its layers, and wherever their ranges and factors came from, what is reused is what would have
+been computed, bit for bit.
 
 This works where torch runs a model layer by layer (`TorchExecutable`). Other runtimes run a graph compiled as a whole,
 and reuse nothing. Only the first stack of a model has prefixes: the layers of an encoder, or of the encoder of an
@@ -56,7 +57,7 @@ class PrefixReuse:
             model: what the executable was loaded from, unchanged: what decides numbers can be read from it.
             executable: of any runtime.
         """
-        if not isinstance(executable, TorchExecutable) or executable.model.training:
+        if not isinstance(executable, TorchExecutable) or any(part.training for part in executable.model.modules()):
             yield
             return
         layers = executable.model.get_submodule(self._path)

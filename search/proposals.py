@@ -6,24 +6,36 @@ One process proposes and tells, so the study has one writer. Who judges what is 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import optuna
 
 from ..errors import SearchError
+from ..profilers.counting import Shapes
 from ..profilers.devices import clean_after_failure
-from ..spaces.axes import Parameter, Value
+from ..spaces.axes import Value
 from ..spaces.plan import Plan
+from ..spaces.plan_bytes import PlanBytes
 from ..spaces.space import Space
+from .first_choices import starting_choices
+from .hints import Hints, hints_of
+from .objectives import Limits
 from .outcome import ENDING, failure_of
+from .predictor import Predictor
 from .samplers import sampler
+from .samplers.costs import Costs
+from .samplers.distributions import distribution_of
+from .samplers.features import Features
+from .samplers.guide import Guide
 from .settings import Settings
-from .starts import starting_choices
 from .study import Record
 from .trial import State, Trial
 from .workbench import LocalWorkbench
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
 _REPEATS_BEFORE_EXHAUSTED = 100
+# Starting points beyond so many say less than what the sampler made for this would try instead.
+_MOST_STARTS = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,15 @@ class Proposal:
 class Proposals:
     """Proposes plans for one run and records what became of them."""
 
-    def __init__(self, settings: Settings, space: Space, bench: LocalWorkbench, record: Record) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        space: Space,
+        bench: LocalWorkbench,
+        record: Record,
+        *,
+        predictor: Predictor | None = None,
+    ) -> None:
         """Goes on where the record stands; queues the starting points of a run that begins.
 
         Args:
@@ -52,6 +72,7 @@ class Proposals:
             space: what is searched.
             bench: resolves choices.
             record: where everything is recorded.
+            predictor: of what candidates cost; None where they are measured.
         """
         self._settings, self._space, self._bench, self._record = settings, space, bench, record
         self._known = {
@@ -67,12 +88,15 @@ class Proposals:
             # Without its baseline a search cannot go on, so that one is tried again whatever it failed of.
             del self._known[identity]
             record.study.enqueue_trial(space.identity())
-        # The random numbers of a search that goes on must not be those it began with.
         begun = record.begun
-        record.study.sampler = sampler(settings.sampler, seed=settings.seed + begun)
+        hints = hints_of(space, bench)
+        guide = guide_of(space, bench, hints, predictor, objectives=settings.objectives, limits=settings.budget)
+        # The random numbers of a search that goes on must not be those it began with; ours go by the trial's number.
+        fresh = 0 if settings.sampler == "guided" else begun
+        record.study.sampler = sampler(settings.sampler, seed=settings.seed + fresh, guide=guide)
         self._random = random.Random(settings.seed + begun)
         if begun == 0:
-            for choice in starting_choices(space, bench)[: max(1, (settings.trials or 60) // 2)]:
+            for choice in starting_choices(space, hints)[: _n_starts(settings)]:
                 record.study.enqueue_trial(choice)
 
     @property
@@ -108,8 +132,8 @@ class Proposals:
         Raises:
             SearchError: if the choice leads to no plan at all.
         """
-        trial = self._record.study.ask()
-        choice = {parameter.name: _suggest(trial, parameter) for parameter in self._space}
+        trial = self._record.study.ask({one.name: distribution_of(one) for one in self._space})
+        choice: dict[str, Value] = dict(trial.params)
         try:
             with clean_after_failure(self._bench.device):
                 plan = self._space.resolve(choice, self._bench)
@@ -181,11 +205,39 @@ class Proposals:
             self._record.study.enqueue_trial({**choice, parameter.name: self._random.choice(other)})
 
 
-def _suggest(trial: optuna.Trial, parameter: Parameter) -> Value:
-    """The sampler's value for a parameter: integers as an ordered range, names as categories."""
-    numbers = [choice for choice in parameter.choices if isinstance(choice, int)]
-    if numbers == list(range(numbers[0], numbers[0] + len(parameter.choices))) if numbers else False:
-        return trial.suggest_int(parameter.name, numbers[0], numbers[-1])
-    value = trial.suggest_categorical(parameter.name, parameter.choices)
-    assert isinstance(value, int | str)
-    return value
+def guide_of(
+    space: Space,
+    bench: LocalWorkbench,
+    hints: Hints,
+    predictor: Predictor | None,
+    *,
+    objectives: tuple[str, ...],
+    limits: Limits,
+) -> Guide:
+    """What the sampler of a run knows of plans before they are judged.
+
+    Args:
+        space: what is searched.
+        bench: resolves choices.
+        hints: of the parts of its model.
+        predictor: of what candidates cost; None where they are measured.
+        objectives: what is optimised.
+        limits: what must be kept.
+    """
+    shapes = Shapes.of(bench.anatomy)
+    return Guide(
+        space,
+        partial(space.resolve, bench=bench),
+        Features(shapes, hints.harms),
+        Costs(PlanBytes(bench.model, bench.anatomy), shapes, predictor),
+        objectives=objectives,
+        limits=limits,
+        options=(hints.assemblies, hints.factors, hints.bits),
+    )
+
+
+def _n_starts(settings: Settings) -> int:
+    """How many of the trials are starting points: Optuna's samplers make less of what they are told than ours."""
+    if settings.sampler == "guided":
+        return min(max(1, (settings.trials or 60) // 3), _MOST_STARTS)
+    return max(1, (settings.trials or 60) // 2)

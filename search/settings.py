@@ -6,6 +6,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+from optuna.samplers import BaseSampler
+
 from ..errors import SettingError
 from ..profilers.machine import Machine
 from ..profilers.memory import MemoryMeter
@@ -19,7 +21,7 @@ from .halved import JUDGED_IN
 from .modular import Modular
 from .objectives import Limits, check_objectives
 from .prepared import Prepared
-from .samplers import sampler
+from .samplers import check, name_of
 from .tasks import Task, load
 from .training import Training
 from .workbench import SCORERS, Greedy
@@ -56,7 +58,7 @@ class Settings:
         trials: stop after so many plans in the whole run; None for no such limit.
         minutes: stop proposing after so many minutes of this call; None for no such limit.
         seed: of everything random.
-        sampler: who proposes.
+        sampler: who proposes: a name, see `samplers.NAMES`, or any sampler object of Optuna.
         greedy: how the removal order is found.
         modular: how modular layers are trained, where the axis "assembly" is searched and none are prepared.
         palette: which precisions may be chosen, where the axis "bits" is searched.
@@ -87,7 +89,7 @@ class Settings:
     trials: int | None = 60
     minutes: float | None = None
     seed: int = 0
-    sampler: str = "tpe"
+    sampler: str | BaseSampler = "tpe"
     greedy: Greedy = field(default_factory=Greedy)
     modular: Modular = field(default_factory=Modular)
     palette: Palette = field(default_factory=Palette)
@@ -119,7 +121,7 @@ class Settings:
             raise SettingError.unknown("way to judge in", self.judge_in, JUDGED_IN)
         if self.greedy.scorer not in SCORERS:
             raise SettingError.unknown("scorer", self.greedy.scorer, SCORERS)
-        sampler(self.sampler, seed=self.seed)
+        check(self.sampler)
         if self.cluster is not None and self.device.startswith("cuda") and not self.cluster.gpus_per_trial:
             raise SettingError(
                 f"workers that judge on {self.device} need a GPU, or a part of one, each; give --gpus-per-trial 1."
@@ -222,7 +224,7 @@ class Settings:
             "budget": self.budget.to_json(),
             "workload": self.workload.to_json(),
             "seed": self.seed,
-            "sampler": self.sampler,
+            "sampler": name_of(self.sampler),
             "greedy": asdict(self.greedy),
             **self._modular_identity(),
             **({"palette": self.palette.to_json()} if "bits" in self.axes else {}),

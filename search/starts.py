@@ -1,7 +1,6 @@
-"""Where a search starts: uniform choices, and bits allocated by sensitivity under budgets of bytes."""
+"""Bits allocated by sensitivity, under budgets of bytes or of seconds."""
 
-from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Mapping
 
 from torch import nn
 
@@ -9,48 +8,12 @@ from ..errors import BudgetError
 from ..profilers.workload import Workload
 from ..spaces.allocation import Option, allocate
 from ..spaces.artefact import stored_bytes
-from ..spaces.axes import Choice, Value
 from ..spaces.blocks import packed_bytes
 from ..spaces.calibration import standing_linears
 from ..spaces.palette import FLOAT
 from ..spaces.sensitivity import part_harms
-from ..spaces.space import Space
-from .factor_starts import allocated_factors
 from .kind_latency import seconds_saved
 from .workbench import LocalWorkbench
-
-# How many times smaller than the original the models of allocated bits are to be.
-RATIOS = (3.0, 4.5, 6.0, 7.5, 9.0)
-
-
-def starting_choices(space: Space, bench: LocalWorkbench) -> list[dict[str, Value]]:
-    """Choices worth a look before any sampler knows anything: the uniform ones, and allocated bits among them.
-
-    Args:
-        space: what is searched.
-        bench: where sensitivities are learned.
-
-    Returns:
-        The identity first; every second one after it is allocated, as long as there are any: bits, factors with every
-        part in its first precision, and factors alone.
-    """
-    uniform = space.uniform_choices()
-    bits = _allocated(space, bench) if "bits" in space.axes else []
-    factors = allocated_factors(space, bench) if "factors" in space.axes else []
-    both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
-    allocated = _in_turns(bits, _in_turns(both, factors))
-    return [uniform[0], *_in_turns(uniform[1:], [choice for choice in allocated if choice not in uniform])]
-
-
-def _in_turns(one: Sequence[Choice], other: Sequence[Choice]) -> list[dict[str, Value]]:
-    """One of each, until both are used up."""
-    pairs = zip_longest(one, other)
-    return [dict(choice) for pair in pairs for choice in pair if choice is not None]
-
-
-def _gentlest_bits(space: Space) -> dict[str, Value]:
-    """The first precision of every part; none where bits are not searched."""
-    return {one.name: one.choices[min(1, len(one.choices) - 1)] for one in space.parameters.get("bits", ())}
 
 
 def allocated_bits(bench: LocalWorkbench, ratio: float) -> dict[str, str]:
@@ -66,13 +29,7 @@ def allocated_bits(bench: LocalWorkbench, ratio: float) -> dict[str, str]:
     Raises:
         BudgetError: if the model cannot be made that small.
     """
-    return _allocated_bits(bench, ratio, *byte_options(bench))
-
-
-def _allocated_bits(
-    bench: LocalWorkbench, ratio: float, options: Mapping[str, Sequence[Option]], rest: int
-) -> dict[str, str]:
-    """See `allocated_bits`; `options` and `rest` are those of `byte_options`, which serve every ratio."""
+    options, rest = byte_options(bench)
     whole = stored_bytes(bench.model)
     least = rest + sum(min(option.cost for option in found) for found in options.values())
     if whole / ratio < least:
@@ -151,15 +108,3 @@ def _shapes(bench: LocalWorkbench) -> dict[str, tuple[int, int]]:
         **{f"outside.{kind}": bench.model.get_submodule(path) for kind, path in bench.anatomy.outside.items()},
     }
     return {name: (int(part.weight.shape[0]), int(part.weight.shape[1])) for name, part in parts.items()}  # type: ignore[index]
-
-
-def _allocated(space: Space, bench: LocalWorkbench) -> list[dict[str, Value]]:
-    """Choices that change nothing but bits, for every ratio that can be reached."""
-    choices, (options, rest) = [], byte_options(bench)
-    for ratio in RATIOS:
-        try:
-            bits = _allocated_bits(bench, ratio, options, rest)
-        except BudgetError:
-            break
-        choices.append({**space.identity(), **{f"bits.{name}": choice for name, choice in bits.items()}})
-    return choices

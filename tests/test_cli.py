@@ -230,7 +230,7 @@ def test_devices_lists_what_can_run_here(command: Command) -> None:
         (["--objectives", ","], r"at least one objective is needed; the legal values are: quality, latency, memory"),
         (
             ["--sampler", "tpee"],
-            r"unknown sampler 'tpee'; the legal values are: nsga2, random, tpe\. Did you mean 'tpe",
+            r"unknown sampler 'tpee'; the legal values are: gp, guided, nsga2, random, tpe\. Did you mean 'tpe",
         ),
         (["--metric", "acuracy"], r"unknown metric 'acuracy'.*accuracy, f1, .*matthews\. Did you mean 'accuracy'\?"),
         (["--metric", "spearman"], r"unknown metric 'spearman'; the legal values are: accuracy, f1, .*matthews"),

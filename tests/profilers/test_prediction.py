@@ -77,6 +77,27 @@ def test_under_noise_the_stated_errors_and_intervals_are_those_of_new_plans() ->
     assert 0.92 < np.mean(inside) < 0.98
 
 
+def test_where_the_original_lies_in_memory_is_in_the_interval() -> None:
+    errors, inside, blind = [], [], []
+    for seed in range(60):
+        draw = random.Random(seed)
+        # Each copy of the original is up to several per cent quicker or slower than the next.
+        reference, *others, beside = (draw.gauss(1.0, 0.03) for _ in range(8))
+        plans = [drawn_plan(draw) for _ in range(40)]
+        measured = tuple(Measured(counted(plan, SHAPES), scripted_cost(plan, draw) / reference) for plan in plans)
+        table = Table({}, measured, None, 1.0, tuple(other / reference for other in others))
+        model, ignorant = table.latency(), replace(table, copies=()).latency()
+        for plan in (drawn_plan(draw) for _ in range(20)):
+            seen = scripted_cost(plan, draw) / beside
+            found, naive = model.predict(counted(plan, SHAPES)), ignorant.predict(counted(plan, SHAPES))
+            errors.append((abs(found.ratio / seen - 1), abs(naive.ratio / seen - 1)))
+            inside.append(found.low <= seen <= found.high)
+            blind.append(naive.low <= seen <= naive.high)
+    assert np.mean(inside) > 0.92 and np.mean(blind) < 0.75
+    known, unknown = np.mean(errors, axis=0)
+    assert known < unknown
+
+
 def test_the_more_plans_the_smaller_the_error() -> None:
     few, many = learned(12, seed=5, noisy=True), learned(200, seed=5, noisy=True)
     plan = counted(drawn_plan(random.Random(7)), SHAPES)
@@ -153,7 +174,7 @@ def test_a_table_comes_back_from_json_and_predicts_the_same() -> None:
         Measured(counted(plan, SHAPES), scripted_cost(plan), 0.9 if number < 10 else None)
         for number, plan in enumerate(plans)
     )
-    table = Table({"machine": "here"}, measured, 400_000_000, 12.5)
+    table = Table({"machine": "here"}, measured, 400_000_000, 12.5, (1.01, 0.98))
     again = Table.from_json(json.loads(json.dumps(table.to_json())))
     assert again == table
     counts = counted(plans[3], SHAPES)

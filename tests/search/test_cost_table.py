@@ -224,8 +224,10 @@ def test_real_models_are_timed_a_few_at_once(
     measure = cost_table.measure
     monkeypatch.setattr(cost_table, "measure", lambda calls, **how: held.append(len(calls)) or measure(calls, **how))
     table = learn(bench, SUBJECT, Cache(tmp_path))
-    assert held == [9, 9, 9]
+    # Eight plans, the copy of the original that they are compared with, and a fresh one.
+    assert held == [10, 10, 10]
     assert all(one.latency > 0 for one in table.measured)
+    assert len(table.copies) == 3 and all(copy > 0 for copy in table.copies)
 
 
 def test_of_large_models_fewer_are_held_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 from transformers import PreTrainedModel
 
 from paring.search.factor_starts import RATIOS, allocated_factors, factor_options
-from paring.search.starts import starting_choices
+from paring.search.first_choices import starting_choices
+from paring.search.hints import hints_of
 from paring.spaces.factor_bytes import part_bytes
 from paring.spaces.factoring import WHOLE, Factoring, Way
 from paring.spaces.plan import Treatment
@@ -68,9 +69,11 @@ def test_allocated_choices_are_legal_and_as_small_as_asked(bench: Any, space: Sp
 
 
 def test_searches_start_with_them(bench: Any, space: Space) -> None:
-    starts = starting_choices(space, bench)
+    starts = starting_choices(space, hints_of(space, bench))
     assert starts[0] == space.identity()
     assert all(choice in starts for choice in allocated_factors(space, bench))
     both = Space(bench.anatomy, ("factors", "bits"))
-    int8 = [choice for choice in starting_choices(both, bench) if choice["bits.encoder.0.query"] == "w8a8"]
+    int8 = [
+        choice for choice in starting_choices(both, hints_of(both, bench)) if choice["bits.encoder.0.query"] == "w8a8"
+    ]
     assert any(choice["factors.encoder.query"] != WHOLE for choice in int8)

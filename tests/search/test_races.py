@@ -15,9 +15,11 @@ from paring.search.objectives import Limits
 from paring.search.study import Record
 from paring.search.tasks import Task
 from paring.search.trial import State, Trial
+from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan
+from paring.spaces.precision import Precision
 
-TRIALS = 24
+TRIALS = 16
 Rows = list[dict[str, object]]
 
 pytestmark = pytest.mark.usefixtures("little_effort")
@@ -66,6 +68,7 @@ def searched(
                 objectives=("quality", "size"),
                 trials=trials,
                 workload=Workload(1, 16, 1),
+                palette=Palette((Precision(8, 8), Precision(4)), (Precision(8),)),
                 sampler="random",
                 **settings,  # type: ignore[arg-type]
             )
@@ -165,7 +168,7 @@ def test_what_surely_breaks_the_limit_is_infeasible(
     searched: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rungs, "_SHARES", (1 / 8,))
-    study = searched("limited", trials=16, budget=Limits(max_drop=0.05))
+    study = searched("limited", trials=10, budget=Limits(max_drop=0.05))
     given_up = [trial for trial in study.record.trials() if trial.dropped is not None and trial.dropped.rival is None]
     assert given_up
     for trial in given_up:

@@ -76,27 +76,6 @@ def test_what_cannot_be_reached_is_said(rich: LocalWorkbench) -> None:
         starts.allocated_bits(rich, 50)
 
 
-def test_starts_begin_with_nothing_and_hold_allocated_bits(rich: LocalWorkbench) -> None:
-    space = Space(rich.anatomy, ("depth", "bits"))
-    choices = starts.starting_choices(space, rich)
-    assert choices[0] == space.identity()
-    assert len({tuple(choice.items()) for choice in choices}) == len(choices)
-    uniform = space.uniform_choices()
-    assert [choice for choice in choices if choice in uniform] == uniform
-    allocated = [choice for choice in choices if choice not in uniform]
-    assert len(allocated) >= 2
-    assert choices[2] in allocated
-    for choice in allocated:
-        assert choice["depth.encoder"] == 0
-        space.resolve(choice, rich)
-
-
-def test_a_space_without_bits_learns_no_harm(rich: LocalWorkbench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "part_harms", lambda _: pytest.fail("asked for sensitivities"))
-    space = Space(rich.anatomy, ("depth",))
-    assert starts.starting_choices(space, rich) == space.uniform_choices()
-
-
 SAVED = {"query": 3.0, "key": 2.0, "value": 1.0, "attention_output": 0.5, "ffn_in": -1.0, "ffn_out": 4.0}
 
 

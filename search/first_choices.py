@@ -1,0 +1,74 @@
+"""The choices a search begins with, those first that say most: so that few trials are enough to see the whole range."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import zip_longest
+
+from ..spaces.allocation import Option, allocate
+from ..spaces.axes import Choice, Value
+from ..spaces.space import Space
+from .hints import Hints
+
+# How many times smaller than the original the models of allocated bits are to be; and of allocated factors and
+# assemblies the layers.
+BIT_RATIOS = (3.0, 4.5, 6.0, 7.5, 9.0)
+LAYER_RATIOS = (1.25, 1.5, 2.0, 3.0)
+
+
+def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
+    """Choices worth a look before any sampler knows anything.
+
+    Args:
+        space: what is searched.
+        hints: what is known of its parts.
+
+    Returns:
+        Each once, the identity first. Then in turns, the middle of each before its ends: every axis alone from gentle
+        to harsh (that of depth is the greedy path), bits allocated under budgets of bytes, assemblies and factors
+        likewise, and such factors with every part in its first precision. Last, combinations of axes, all set alike.
+    """
+    identity, uniform = space.identity(), space.uniform_choices()
+    alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in space.axes]
+    bits = _allocated(space, hints.bits, [hints.whole / ratio - hints.rest for ratio in BIT_RATIOS])
+    factors = _allocated(space, hints.factors, _budgets(hints.factors))
+    assemblies = _allocated(space, hints.assemblies, _budgets(hints.assemblies))
+    both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
+    turns = zip_longest(*map(_middle_first, (bits, *alone, both, assemblies, factors)))
+    told = [choice for turn in turns for choice in turn if choice is not None]
+    unique = {tuple(choice.values()): choice for choice in (identity, *told, *uniform)}
+    return [dict(choice) for choice in unique.values()]
+
+
+def _axes_of(choice: Choice, identity: Choice) -> set[str]:
+    """The axes by which a choice differs from the identity."""
+    return {name.partition(".")[0] for name, value in choice.items() if value != identity[name]}
+
+
+def _middle_first(choices: Sequence[Choice]) -> Iterator[Choice]:
+    """Halves the list again and again: the middle, then the middles of both halves, and so on."""
+    waiting = [choices]
+    while waiting:
+        part = waiting.pop(0)
+        if part:
+            middle = len(part) // 2
+            yield part[middle]
+            waiting += [part[:middle], part[middle + 1 :]]
+
+
+def _budgets(options: Mapping[str, Sequence[Option]]) -> list[float]:
+    """Bytes that all of these parameters together may cost."""
+    whole = sum(found[0].cost for found in options.values())
+    return [whole / ratio for ratio in LAYER_RATIOS]
+
+
+def _allocated(
+    space: Space, options: Mapping[str, Sequence[Option]], budgets: Sequence[float]
+) -> list[dict[str, Value]]:
+    """Choices of least predicted harm within each budget that can be met."""
+    least = sum(min(option.cost for option in found) for found in options.values())
+    met = [budget for budget in budgets if options and budget >= least]
+    return [{**space.identity(), **allocate(options, budget)} for budget in met]
+
+
+def _gentlest_bits(space: Space) -> dict[str, Value]:
+    """The first precision of every part."""
+    return {one.name: one.choices[min(1, len(one.choices) - 1)] for one in space.parameters["bits"]}
