@@ -182,8 +182,10 @@ def _labelled(table: pd.DataFrame, label: str, *, is_text: bool) -> pd.DataFrame
 
 def _hashes(table: pd.DataFrame, columns: Sequence[str]) -> "pd.Series[float]":
     """A number in [0, 1) per row that depends on its texts only."""
-    texts = table[list(columns)].astype(str).agg("\x1f".join, axis=1)
-    return texts.map(lambda text: int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13).astype(float)
+    # Column by column: to join row by row took pandas 100 times as long as all the hashes.
+    texts = map("\x1f".join, zip(*(table[name].astype(str) for name in columns), strict=True))
+    numbers = [int(hashlib.sha256(text.encode()).hexdigest()[:13], 16) / 16**13 for text in texts]
+    return pd.Series(numbers, index=table.index, dtype=float)
 
 
 def _by_hash(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
