@@ -29,7 +29,20 @@ from paring.search.study import Record
 from paring.search.trial import State
 
 _COMMAND = [sys.executable, "-c", "from paring.cli import main; main()", "search"]
-_SPACE = ["--axes", "assembly,depth", "--granularities", "2,3,6", "--objectives", "quality,size", "--sampler", "random"]
+_SPACE = [
+    "--tokens",
+    "16",
+    "--max-tokens",
+    "64",
+    "--axes",
+    "assembly,depth",
+    "--granularities",
+    "2,3,6",
+    "--objectives",
+    "quality,size",
+    "--sampler",
+    "random",
+]
 _SHARE_WHILE_STARTING = 0.2
 
 

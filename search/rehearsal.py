@@ -22,9 +22,9 @@ from .workbench import LocalWorkbench
 Found = TypeVar("Found")
 
 # Examples that are judged, and plans.
-_EXAMPLES, _PLANS = 128, 4
+_EXAMPLES, _PLANS = 128, 3
 # Choices of which it is looked how many others lead to the same plan.
-_DRAWN = 24
+_DRAWN = 16
 
 
 class Rehearsal:
@@ -82,11 +82,12 @@ class Rehearsal:
         return mean(1 / self._alike(choice) for choice in drawn)
 
     def _alike(self, choice: Mapping[str, Value]) -> int:
-        """How many choices lead to the plan of this one, if parameters make no difference each by itself."""
+        """How many choices lead to the plan of this one, if a parameter makes a difference with every value or none."""
         plan, alike = self.space.resolve(choice, self.untaught), 1
         for one in self.space:
-            same = sum(self.space.resolve({**choice, one.name: value}, self.untaught) == plan for value in one.choices)
-            alike *= same
+            others = [value for value in one.choices if value != choice[one.name]]
+            if others and self.space.resolve({**choice, one.name: others[-1]}, self.untaught) == plan:
+                alike *= len(one.choices)
         return alike
 
     def _rehearsed(self, choice: Mapping[str, Value]) -> tuple[float, float, int]:
