@@ -113,17 +113,15 @@ def _scratch(folder: Path) -> Path:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """Variables by which Ray is kept quiet, as they were before when it is over."""
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
+    """Variables by which Ray is kept quiet; when it is over all are as before, those too that Ray sets for itself."""
+    before = dict(os.environ)
     os.environ.update(_ENVIRONMENT)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 @contextmanager
