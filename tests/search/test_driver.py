@@ -314,7 +314,7 @@ def test_a_plan_that_comes_again_is_not_judged_again(
     settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queued = [{"depth.encoder": depth} for depth in (0, 0, 1, 1, 0)]
-    monkeypatch.setattr(Space, "uniform_choices", lambda _: queued)
+    monkeypatch.setattr("paring.search.proposals.starting_choices", lambda *_: queued)
     judgements.failures[1] = RuntimeError("boom")
     record = search(settings(tmp_path / "run"))
     assert [trial.number for trial in record.trials()][:2] == [0, 2]
