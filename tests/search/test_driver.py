@@ -45,7 +45,6 @@ from paring.search.training import Training
 from paring.search.trial import Final, State, Trial
 from paring.search.workbench import Greedy, LocalWorkbench
 from paring.spaces.plan import Plan, Slot
-from paring.spaces.space import Space
 
 MakeSettings = Callable[..., Settings]
 EFFORT = Effort(seconds=0.0, min_rounds=3, max_rounds=3, calls=1)
