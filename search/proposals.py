@@ -91,7 +91,7 @@ class Proposals:
         begun = record.begun
         hints = hints_of(space, bench)
         guide = guide_of(space, bench, hints, predictor, objectives=settings.objectives, limits=settings.budget)
-        # The random numbers of a search that goes on must not be those it began with; ours go by the trial's number.
+        # The random numbers of a search that goes on must not be those it began with; ours go by what is known.
         fresh = 0 if settings.sampler == "guided" else begun
         record.study.sampler = sampler(settings.sampler, seed=settings.seed + fresh, guide=guide)
         self._random = random.Random(settings.seed + begun)

@@ -165,6 +165,21 @@ def test_a_search_that_goes_on_proposes_what_it_would_have(make_guide: MakeGuide
     assert ask(again, guide).params == ask(study, guide).params
 
 
+def test_a_trial_that_was_cut_off_and_tried_again_changes_nothing(make_guide: MakeGuide) -> None:
+    guide = make_guide()
+    smooth, cut_off = study_of(guide), study_of(guide)
+    for number in range(8):
+        trial = ask(smooth, guide)
+        again = ask(cut_off, guide)
+        assert trial.params == again.params
+        if number == 4:
+            cut_off.tell(again, state=TrialState.FAIL)
+            cut_off.enqueue_trial(again.params)
+            again = ask(cut_off, guide)
+        tell(smooth, trial, guide)
+        tell(cut_off, again, guide)
+
+
 def test_what_is_not_told_yet_is_not_proposed_again(make_guide: MakeGuide) -> None:
     guide = make_guide()
     study = study_of(guide)
