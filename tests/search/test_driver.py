@@ -592,6 +592,21 @@ def test_the_same_seed_gives_the_same_plans(
     assert not set(one[3:]) & set(other[3:])
 
 
+def test_a_guided_search_goes_on_as_if_it_had_not_been_stopped(
+    settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paring.search.driver.measure_whole", lambda *_, **__: [])
+    asked = settings(tmp_path / "whole", axes=("depth", "bits"), trials=9, sampler="guided")
+    whole = plans_of(search(asked).trials())
+    assert len(whole) == len({*whole}) == 9
+    judgements.failures[len(judgements.plans) + 7] = KeyboardInterrupt()
+    stopped = replace(asked, out=tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        search(stopped)
+    trials = search(stopped).trials()
+    assert [trial.plan for trial in trials if trial.measures is not None or trial.dropped is not None] == whole
+
+
 def test_an_impossible_budget_names_what_was_reached(
     settings: MakeSettings, tmp_path: Path, judgements: Judgements
 ) -> None:
