@@ -22,9 +22,10 @@ def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
         hints: what is known of its parts.
 
     Returns:
-        Each once, the identity first. Then in turns: every axis alone, bits first, from gentle to harsh (for depth, that
-        is the greedy path); and, the middle before the ends, bits allocated under budgets of bytes, such factors with
-        every part in its first precision, such assemblies, and such factors. Last, combinations of axes, all set alike.
+        Each once, the identity first. Then in turns: every axis alone, bits first, from gentle to harsh (for depth,
+        that is the greedy path); and, the middle before the ends, bits allocated under budgets of bytes, such factors
+        with every part in its first precision, such assemblies, and such factors. Last, combinations of axes, all set
+        alike.
     """
     identity, uniform = space.identity(), space.uniform_choices()
     alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in reversed(space.axes)]
