@@ -125,7 +125,7 @@ def pare(
     trials: int | None = 60,
     minutes: float | None = None,
     seed: int = 0,
-    sampler: str | BaseSampler = "tpe",
+    sampler: str | BaseSampler = "guided",
     greedy: Greedy | None = None,
     modular: Modular | None = None,
     prepared: str | Path | None = None,

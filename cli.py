@@ -74,7 +74,7 @@ def search(
     generated_tokens: given.GeneratedTokens = None,
     threads: given.Threads = None,
     seed: given.Seed = 0,
-    sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, gp or random.")] = "tpe",
+    sampler: Annotated[str, typer.Option(help="guided, tpe, nsga2, gp or random.")] = "guided",
     limit: given.Limit = None,
     max_tokens: given.MaxTokens = 128,
     beams: given.Beams = 1,

@@ -35,7 +35,7 @@ from paring.spaces.space import Space
 
 AXES = ("depth", "factors", "bits")
 WAYS, TABLES = ("sensitivity-allocated-1.5",), ("w8",)
-TABLE = "plans.jsonl"
+TABLE, REPLAYS = "plans.jsonl", "replays.jsonl"
 
 
 def opened(arguments: argparse.Namespace) -> tuple[LocalWorkbench, TiedSpace, Subject]:
@@ -79,18 +79,29 @@ def enumerate_plans(bench: LocalWorkbench, space: TiedSpace, out: Path, *, backw
         print(f"{count} plans in {time.monotonic() - started:.0f} s", structure, flush=True)
 
 
-def replay_all(truth: Truth, arguments: argparse.Namespace) -> None:
-    """Every sampler, with the starting points of paring and, those of Optuna, without any but the original."""
-    runs: list[Replay] = []
+def replay_all(truth: Truth, arguments: argparse.Namespace, path: Path) -> None:
+    """Every sampler, with the starting points of paring and, those of Optuna, without any but the original.
+
+    What was replayed before is not replayed again, so that several processes may share the work, and a new sampler is
+    quickly compared with the others.
+    """
     for number, objectives in enumerate(tuple(text.split(",")) for text in arguments.objectives.split()):
         # A proposal of "gp" takes so long that it is tried for the first objectives only.
         for name in (name for name in arguments.samplers.split(",") if name != "gp" or number == 0):
             for has_starts in (True,) if name == "guided" else (True, False):
                 for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
-                    runs.append(replay(truth, name, objectives, seed=seed, has_starts=has_starts))
-                    print(runs[-1].to_json(), flush=True)
-    facts = {"plans": len(truth.measures), "choices": truth.space.size, "limit": arguments.limit}
-    keep(arguments.name, summarised(runs), **facts, runs=[one.to_json() for one in runs])
+                    if (name, objectives, has_starts, seed) in {one.key for one in replayed(path)}:
+                        continue
+                    found = replay(truth, name, objectives, seed=seed, has_starts=has_starts)
+                    with path.open("a", encoding="utf8") as file:
+                        file.write(json.dumps(found.to_json()) + "\n")
+                    print(found.to_json(), flush=True)
+
+
+def replayed(path: Path) -> list[Replay]:
+    """What was replayed so far."""
+    lines = path.read_text(encoding="utf8").splitlines() if path.exists() else []
+    return [Replay.from_json(json.loads(line)) for line in lines]
 
 
 def main() -> None:
@@ -118,7 +129,11 @@ def main() -> None:
         enumerate_plans(bench, space, arguments.out, backwards=arguments.backwards)
     else:
         truth = Truth.read(bench, space, predictor(bench, subject, arguments.out), arguments.out / TABLE)
-        replay_all(truth, arguments)
+        path = arguments.out / REPLAYS
+        replay_all(truth, arguments, path)
+        runs = [one for one in replayed(path) if arguments.first_seed <= one.seed]
+        facts = {"plans": len(truth.measures), "choices": truth.space.size, "limit": arguments.limit}
+        keep(arguments.name, summarised(runs), **facts, runs=[one.to_json() for one in runs])
 
 
 if __name__ == "__main__":

@@ -137,9 +137,19 @@ class Replay:
     reached: float
     seconds: float
 
+    @property
+    def key(self) -> tuple[str, tuple[str, ...], bool, int]:
+        """What was asked."""
+        return self.sampler, self.objectives, self.has_starts, self.seed
+
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**{**data, "objectives": tuple(data["objectives"])})
 
 
 def replay(truth: Truth, name: str, objectives: tuple[str, ...], *, seed: int, has_starts: bool) -> Replay:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from paring.search.workbench import LocalWorkbench
 from paring.spaces.allocation import Option
@@ -150,7 +151,7 @@ class Walk:
     def judge(self) -> Iterator[tuple[dict[str, Value], float]]:
         """Every choice of this structure, once per plan, and its quality on the search split."""
         examples = self._bench.search
-        batches: Batches = list(examples.batches())
+        batches: Batches = list(examples.batches(64))
         with torch.inference_mode():
             entries = [self._entry(inputs) for _, inputs in batches]
             states = [hidden for hidden, _ in entries]
@@ -173,7 +174,8 @@ class Walk:
             return
         for value, layers in self._layers.items():
             layer = layers[len(values)]
-            after = [_tensor(layer(state, **rest)) for state, rest in zip(states, others, strict=True)]
+            run = _of_first_token if len(values) == len(self.standing) - 1 else _of_all_tokens
+            after = [run(layer, state, **rest) for state, rest in zip(states, others, strict=True)]
             yield from self._below(after, others, (*values, value))
 
     def _entry(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, dict[str, Any]]:
@@ -200,5 +202,21 @@ class Walk:
         return np.asarray(logits.argmax(-1).numpy())
 
 
-def _tensor(output: Any) -> Tensor:
+def _of_all_tokens(layer: Any, hidden: Tensor, **rest: Any) -> Tensor:
+    output = layer(hidden, **rest)
     return output[0] if isinstance(output, tuple) else output
+
+
+def _of_first_token(layer: Any, hidden: Tensor, attention_mask: Tensor | None = None, **rest: Any) -> Tensor:
+    """What the last layer gives out for the token that the classifier reads; the others need keys and values only."""
+    attention, first = layer.attention.self, hidden[:, :1]
+
+    def heads(states: Tensor) -> Tensor:
+        return states.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+    queries, keys, values = heads(attention.query(first)), heads(attention.key(hidden)), heads(attention.value(hidden))
+    mask = None if attention_mask is None else attention_mask[:, :, :1]
+    seen = functional.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
+    after = layer.attention.output(seen.transpose(1, 2).flatten(2), first)
+    found: Tensor = layer.output(layer.intermediate(after), after)
+    return found

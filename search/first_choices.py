@@ -22,17 +22,18 @@ def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
         hints: what is known of its parts.
 
     Returns:
-        Each once, the identity first. Then in turns, the middle of each before its ends: every axis alone from gentle
-        to harsh (that of depth is the greedy path), bits allocated under budgets of bytes, assemblies and factors
-        likewise, and such factors with every part in its first precision. Last, combinations of axes, all set alike.
+        Each once, the identity first. Then in turns: every axis alone, bits first, from gentle to harsh (for depth,
+        that is the greedy path); and, the middle before the ends, bits allocated under budgets of bytes, such factors
+        with every part in its first precision, such assemblies, and such factors. Last, combinations of axes, all set
+        alike.
     """
     identity, uniform = space.identity(), space.uniform_choices()
-    alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in space.axes]
+    alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in reversed(space.axes)]
     bits = _allocated(space, hints.bits, [hints.whole / ratio - hints.rest for ratio in BIT_RATIOS])
     factors = _allocated(space, hints.factors, _budgets(hints.factors))
     assemblies = _allocated(space, hints.assemblies, _budgets(hints.assemblies))
     both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
-    turns = zip_longest(*map(_middle_first, (bits, *alone, both, assemblies, factors)))
+    turns = zip_longest(*alone, *map(_middle_first, (bits, both, assemblies, factors)))
     told = [choice for turn in turns for choice in turn if choice is not None]
     unique = {tuple(choice.values()): choice for choice in (identity, *told, *uniform)}
     return [dict(choice) for choice in unique.values()]

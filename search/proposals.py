@@ -34,8 +34,8 @@ from .workbench import LocalWorkbench
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
 _REPEATS_BEFORE_EXHAUSTED = 100
-# Starting points beyond so many say less than what the sampler made for this would try instead.
-_MOST_STARTS = 24
+# The sampler made for this needs so many starting points; those beyond so many say less than what it would try instead.
+_LEAST_STARTS, _MOST_STARTS = 5, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Proposals:
         begun = record.begun
         hints = hints_of(space, bench)
         guide = guide_of(space, bench, hints, predictor, objectives=settings.objectives, limits=settings.budget)
-        # The random numbers of a search that goes on must not be those it began with; ours go by the trial's number.
+        # The random numbers of a search that goes on must not be those it began with; ours go by what is known.
         fresh = 0 if settings.sampler == "guided" else begun
         record.study.sampler = sampler(settings.sampler, seed=settings.seed + fresh, guide=guide)
         self._random = random.Random(settings.seed + begun)
@@ -239,5 +239,5 @@ def guide_of(
 def _n_starts(settings: Settings) -> int:
     """How many of the trials are starting points: Optuna's samplers make less of what they are told than ours."""
     if settings.sampler == "guided":
-        return min(max(1, (settings.trials or 60) // 3), _MOST_STARTS)
+        return min(max(_LEAST_STARTS, (settings.trials or 60) // 3), _MOST_STARTS)
     return max(1, (settings.trials or 60) // 2)

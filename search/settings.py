@@ -89,7 +89,7 @@ class Settings:
     trials: int | None = 60
     minutes: float | None = None
     seed: int = 0
-    sampler: str | BaseSampler = "tpe"
+    sampler: str | BaseSampler = "guided"
     greedy: Greedy = field(default_factory=Greedy)
     modular: Modular = field(default_factory=Modular)
     palette: Palette = field(default_factory=Palette)

@@ -80,7 +80,7 @@ class Costs:
         if len(told):
             shared = (rows * doubt) @ rows.T + np.diag((_NOISE * told) ** 2)
             guess = guess + (ahead * doubt) @ rows.T @ np.linalg.solve(shared, told - rows @ before)
-        return np.maximum(guess, _LEAST)
+        return np.asarray(np.maximum(guess, _LEAST))
 
 
 def _before(what: str, feature: str, stacks: int) -> float:

@@ -20,7 +20,6 @@ _MOST_REMEMBERED = 4000
 # Costs in the order of the standing objectives.
 COSTS = ("latency", "memory", "size")
 
-
 Options = Mapping[str, Sequence[Option]]
 
 
@@ -137,7 +136,7 @@ class Guide:
         found = np.array([np.nan if one is None else one for one in known])
         unknown = np.flatnonzero(np.isnan(found))
         if len(unknown):
-            wanted = [sketches[place].counted for place in unknown]
+            wanted = [sketches[place].counted for place in unknown.tolist()]
             seen = [one.counted for one in told]
             found[unknown] = self._costs.learned(cost, wanted, seen, np.array(list(told.values())))
         return found

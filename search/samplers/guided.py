@@ -56,7 +56,7 @@ class GuidedSampler(BaseSampler):
         told = Told.of(study, self._guide)
         choice: Choice = self._guide.space.identity()
         if told is not None:
-            choice = self._best(told, random.Random(f"{self._seed} {trial.number}"))
+            choice = self._best(told, random.Random(f"{self._seed} {told.n_known}"))
         return {name: choice[name] for name in search_space}
 
     def sample_independent(
@@ -66,7 +66,7 @@ class GuidedSampler(BaseSampler):
         return self._independent.sample_independent(study, trial, param_name, param_distribution)
 
     def reseed_rng(self) -> None:
-        """Nothing: random numbers depend on the number of the trial."""
+        """Nothing: random numbers depend on how many plans were proposed."""
 
     def _best(self, told: Told, draw: random.Random) -> Choice:
         """The best of a pool of choices that lead to plans not proposed before."""

@@ -34,7 +34,7 @@ class Scores:
         feasible = np.array([told.keeps_limits(plan) for plan in self._plans])
         costs = np.array([[told.costs[name][plan] for name in guide.costs] for plan in self._plans])
         costs = costs.reshape(len(self._plans), len(guide.costs))
-        believed = list(told.open - told.losses.keys())
+        believed = sorted(told.open - told.losses.keys(), key=lambda one: one.plan.fingerprint)
         if believed:
             means, _ = self._predict(believed)
             self._plans, self._losses = [*self._plans, *believed], np.append(self._losses, means)

@@ -86,6 +86,11 @@ class Told:
         """Those judged, in the order they were told."""
         return list(self.losses)
 
+    @property
+    def n_known(self) -> int:
+        """How many plans were proposed so far; one that was cut off and tried again counts once."""
+        return len(self.losses.keys() | self.open | self.closed)
+
     def is_known(self, plan: Sketch) -> bool:
         """Whether it was proposed before."""
         return plan in self.losses or plan in self.open or plan in self.closed

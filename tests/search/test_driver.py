@@ -45,7 +45,6 @@ from paring.search.training import Training
 from paring.search.trial import Final, State, Trial
 from paring.search.workbench import Greedy, LocalWorkbench
 from paring.spaces.plan import Plan, Slot
-from paring.spaces.space import Space
 
 MakeSettings = Callable[..., Settings]
 EFFORT = Effort(seconds=0.0, min_rounds=3, max_rounds=3, calls=1)
@@ -314,7 +313,7 @@ def test_a_plan_that_comes_again_is_not_judged_again(
     settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queued = [{"depth.encoder": depth} for depth in (0, 0, 1, 1, 0)]
-    monkeypatch.setattr(Space, "uniform_choices", lambda _: queued)
+    monkeypatch.setattr("paring.search.proposals.starting_choices", lambda *_: queued)
     judgements.failures[1] = RuntimeError("boom")
     record = search(settings(tmp_path / "run"))
     assert [trial.number for trial in record.trials()][:2] == [0, 2]
@@ -591,6 +590,21 @@ def test_the_same_seed_gives_the_same_plans(
     assert one == same
     assert one[:3] == other[:3]
     assert not set(one[3:]) & set(other[3:])
+
+
+def test_a_guided_search_goes_on_as_if_it_had_not_been_stopped(
+    settings: MakeSettings, tmp_path: Path, judgements: Judgements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("paring.search.driver.measure_whole", lambda *_, **__: [])
+    asked = settings(tmp_path / "whole", axes=("depth", "bits"), trials=9, sampler="guided")
+    whole = plans_of(search(asked).trials())
+    assert len(whole) == len({*whole}) == 9
+    judgements.failures[len(judgements.plans) + 7] = KeyboardInterrupt()
+    stopped = replace(asked, out=tmp_path / "stopped")
+    with pytest.raises(KeyboardInterrupt):
+        search(stopped)
+    trials = search(stopped).trials()
+    assert [trial.plan for trial in trials if trial.measures is not None or trial.dropped is not None] == whole
 
 
 def test_an_impossible_budget_names_what_was_reached(

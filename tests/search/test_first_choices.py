@@ -77,7 +77,7 @@ def test_nothing_is_learned_for_an_axis_that_is_not_searched(
     for name in ("part_harms", "byte_options", "factor_options"):
         monkeypatch.setattr(hints, name, lambda *_: pytest.fail("asked for harms"))
     space = Space(bench.anatomy, ("depth",))
-    assert starting_choices(space, hints_of(space, bench)) == [{"depth.encoder": depth} for depth in (0, 2, 1)]
+    assert starting_choices(space, hints_of(space, bench)) == [{"depth.encoder": depth} for depth in (0, 1, 2)]
 
 
 def test_assemblies_are_allocated_by_what_they_were_seen_to_harm(bench: LocalWorkbench) -> None:
