@@ -57,7 +57,9 @@ class PrefixReuse:
             model: what the executable was loaded from, unchanged: what decides numbers can be read from it.
             executable: of any runtime.
         """
-        if not isinstance(executable, TorchExecutable) or any(part.training for part in executable.model.modules()):
+        # What a runtime puts in place of a part has no say: it has neither dropout nor a mode to be in.
+        is_trained = any(part.training for part in model.modules())
+        if not isinstance(executable, TorchExecutable) or is_trained:
             yield
             return
         layers = executable.model.get_submodule(self._path)
