@@ -22,6 +22,7 @@ from .finals import saved
 from .near_front import MOST as MOST_NEAR
 from .objectives import MEGABYTE
 from .opening import open_workbench
+from .prefix_store import budget_bytes
 from .preparing_time import Piece, preparing
 from .progress import Progress, Silent
 from .rehearsal import Rehearsal
@@ -127,7 +128,8 @@ def forecast(settings: Settings, progress: Progress | None = None) -> Forecast:
     if trials is not None and settings.minutes is not None:
         searching = min(searching, settings.minutes * 60)
     seconds = sum(piece.seconds for piece in pieces) + searching + front
-    return Forecast(space.size, plans, trials, pieces, trial, front, seconds / 60, _peak_bytes(rehearsal), reaches)
+    peak = _peak_bytes(settings, rehearsal)
+    return Forecast(space.size, plans, trials, pieces, trial, front, seconds / 60, peak, reaches)
 
 
 def _measuring(settings: Settings) -> float:
@@ -145,9 +147,10 @@ def _front_seconds(settings: Settings, rehearsal: Rehearsal, trials: int | None)
     return members * (2 * rehearsal.building_seconds + rehearsal.test_seconds + _FINAL_SECONDS + memory)
 
 
-def _peak_bytes(rehearsal: Rehearsal) -> int:
-    """What is held now, and a session of the front: one model beside the original and seven others."""
-    return psutil.Process().memory_info().rss + (SESSION + 1) * rehearsal.held_bytes
+def _peak_bytes(settings: Settings, rehearsal: Rehearsal) -> int:
+    """What is held now, layers kept for other candidates, and a session of the front beside the original."""
+    kept = budget_bytes(rehearsal.bench.device.torch_device) if settings.reuses_prefixes else 0
+    return psutil.Process().memory_info().rss + kept + (SESSION + 1) * rehearsal.held_bytes
 
 
 def _reaches(settings: Settings, rehearsal: Rehearsal) -> Iterator[Reach]:
