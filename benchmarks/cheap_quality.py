@@ -1,7 +1,7 @@
 """What it costs to judge candidates on the search split, with and without each of the three ways to spare it.
 
     python benchmarks/cheap_quality.py --model MODEL --data DATA [--runtime torch] [--plans 24] [--threads 1]
-        [--limit EXAMPLES] [--work FOLDER] [--name cheap_quality]
+        [--limit EXAMPLES] [--seconds SECONDS] [--work FOLDER] [--name cheap_quality]
 
 Plans as a search draws them (its starting points, moves of one parameter from those before, and random ones) are judged
 by several judges, one plan after the other by all of them in random order, so that ratios of their times mean something
@@ -123,6 +123,7 @@ def main() -> None:
     parser.add_argument(
         "--work", type=Path, help="a folder where what is learned of the model is kept for another time"
     )
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which no further plan is judged")
     parser.add_argument("--name", default="cheap_quality")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -139,16 +140,16 @@ def main() -> None:
         predictor = learned(bench, described, settings)
         plans = drawn(Space(bench.anatomy, AXES), bench, arguments.plans, arguments.seed)
         judges = judges_of(bench, Path(scratch))
-        contest(bench, plans, judges, predictor, arguments.seed)
+        done = contest(bench, plans, judges, predictor, arguments.seed, arguments.seconds)
     keep(
         arguments.name,
-        rows_of(judges, list(plans.values())),
+        rows_of(judges, [plans[plan] for plan in done]),
         examples=len(bench.search),
-        plans=[{"plan": str(plan), "kind": kind} for plan, kind in plans.items()],
+        plans=[{"plan": str(plan), "kind": plans[plan]} for plan in done],
         threads=arguments.threads,
         runtime=arguments.runtime,
         prediction=predictor.facts(),
-        **checks_of(judges, list(plans)),
+        **checks_of(judges, done),
     )
 
 
@@ -200,19 +201,29 @@ def judges_of(bench: LocalWorkbench, folder: Path) -> list[Judge]:
     return judges
 
 
-def contest(bench: LocalWorkbench, plans: Iterable[Plan], judges: list[Judge], predictor: Predictor, seed: int) -> None:
-    """Every plan by every judge, in a random order for every plan."""
-    draw = random.Random(seed)
-    for number, plan in enumerate(plans):
+def contest(
+    bench: LocalWorkbench, plans: Iterable[Plan], judges: list[Judge], predictor: Predictor, seed: int, seconds: float
+) -> list[Plan]:
+    """Every plan by every judge, these in a random order for every plan.
+
+    Returns:
+        The plans in the order in which they were judged, the original first: all, or as many as there was time for.
+    """
+    draw, started, done = random.Random(seed), time.perf_counter(), list[Plan]()
+    for plan in plans:  # as drawn: a move comes after the plan that it begins from, as in a search
+        if time.perf_counter() - started > seconds:
+            break
         model = bench.build(plan)
         executable = bench.executable(model)
         late = PredictedLatency(1.0, 1.0, 1.0) if plan.is_identity else predictor.latency(plan)
         profile = Profile(stored_bytes(model), executable.kernels, "machine", "workload", late)
         executable(bench.search.batch(range(64)))  # the first call of a model is slower, whoever makes it
         for judge in draw.sample(judges, len(judges)):
-            judge.judge(number, plan, model, executable, profile)
+            judge.judge(len(done), plan, model, executable, profile)
+        done.append(plan)
         took = ", ".join(f"{judge.name} {judge.seconds[-1]:.2f}" for judge in judges)
-        print(f"plan {number + 1}, seconds: {took}", flush=True)
+        print(f"plan {len(done)}, seconds: {took}", flush=True)
+    return done
 
 
 def rows_of(judges: list[Judge], kinds: list[str]) -> list[dict[str, Any]]:
