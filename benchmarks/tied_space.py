@@ -70,6 +70,10 @@ class TiedSpace:
         """The choice that changes nothing."""
         return {parameter.name: parameter.choices[0] for parameter in self}
 
+    def uniform_choices(self) -> list[dict[str, Value]]:
+        """Choices that set all parameters of an axis alike, gentlest first."""
+        return Space.uniform_choices(self)  # type: ignore[arg-type]
+
     def resolve(self, choice: Choice, bench: LocalWorkbench) -> Plan:
         """The plan of a choice."""
         return self._space.resolve(self.untied(choice), bench)

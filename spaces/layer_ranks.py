@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from weakref import WeakKeyDictionary
 
 from .anatomy import Anatomy
 from .calibration import standing_linears
@@ -13,8 +14,13 @@ from .rank_allocation import allocate_ranks
 from .seen import look_at
 from .workbench import Material, Workbench
 
+Ranks = dict[Layer, int | None]
 
-def layer_ranks(way: Way, stack: str, kind: str, members: Sequence[Layer], bench: Workbench) -> dict[Layer, int | None]:
+# Bench -> what was asked of it -> the answer, as long as the bench lives.
+_KNOWN: WeakKeyDictionary[Workbench, dict[tuple[Way, str, str, tuple[Layer, ...]], Ranks]] = WeakKeyDictionary()
+
+
+def layer_ranks(way: Way, stack: str, kind: str, members: Sequence[Layer], bench: Workbench) -> Ranks:
     """The ranks of one kind of Linear that do least harm at a ratio.
 
     Args:
@@ -33,6 +39,15 @@ def layer_ranks(way: Way, stack: str, kind: str, members: Sequence[Layer], bench
     if not bench.is_taught:
         alike = way.of(bench.anatomy.stack(stack).shapes[kind])
         return dict.fromkeys(members, None if alike is None else alike.rank)
+    # A search resolves hundreds of choices for every one it judges, and each asks once per slot and kind.
+    known = _KNOWN.setdefault(bench, {})
+    asked = (way, stack, kind, tuple(members))
+    if asked not in known:
+        known[asked] = _allocated(way, stack, kind, members, bench)
+    return known[asked]
+
+
+def _allocated(way: Way, stack: str, kind: str, members: Sequence[Layer], bench: Workbench) -> Ranks:
     home, _ = _home(stack, kind, members[0], bench.anatomy)
     found = bench.remember(
         f"factors-ranks-1-{home.fingerprint}-{stack}-{way.method}", partial(_learn, home, stack, way, bench)
