@@ -13,10 +13,10 @@ from ..profilers.devices import Device
 from ..profilers.memory import MemoryMeter
 from ..spaces.space import Space
 from .cluster import judge_on_cluster
-from .costs import Costs
 from .damage import database_errors
 from .finals import measure_whole
 from .judge import Judge
+from .known_costs import KnownCosts
 from .naive import naive_plans
 from .near_front import near_front
 from .opening import open_workbench
@@ -51,7 +51,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
             # Before anything is measured, and where an interrupt leaves a checkpoint and no half-judged trial.
             bench.modular_layers()
         with settings.meter() as meter:
-            costs = Costs(settings, bench, record, meter, described, progress)
+            costs = KnownCosts(settings, bench, record, meter, described, progress)
             judge = Judge(
                 bench,
                 record,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -26,9 +27,9 @@ from paring.profilers import runtimes
 from paring.profilers.workload import Workload
 from paring.reports.page import REPORT
 from paring.search.judge import Judge
+from paring.search.settings import Settings
 from paring.search.study import DATABASE, Record
 from paring.search.tasks import Task
-from paring.search.workbench import Greedy
 from paring.spaces.plan import Plan
 
 pytestmark = pytest.mark.usefixtures("little_effort")
@@ -444,7 +445,7 @@ def test_an_interrupted_search_says_how_to_go_on(search: Command, monkeypatch: p
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(api, "pare", interrupted)
+    monkeypatch.setattr(api, "searched", interrupted)
     code, out, err = search()
     assert (code, out) == (130, "")
     assert err == "paring: interrupted; what was judged or trained is kept. Run the same command again to go on.\n"
@@ -457,7 +458,7 @@ def test_what_could_not_be_done_has_exit_code_1(
     def failed(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(api, "pare", failed)
+    monkeypatch.setattr(api, "searched", failed)
     assert search() == (1, "", f"paring: {error}\n")
 
 
@@ -475,11 +476,11 @@ def test_a_search_ends_after_60_trials_unless_told_otherwise(
 ) -> None:
     seen: list[tuple[int | None, float | None]] = []
 
-    def noted(*_: object, trials: int | None, minutes: float | None, **__: object) -> None:
-        seen.append((trials, minutes))
+    def noted(settings: Settings, progress: object) -> None:
+        seen.append((settings.trials, settings.minutes))
         raise SearchError("enough")
 
-    monkeypatch.setattr(api, "pare", noted)
+    monkeypatch.setattr(api, "searched", noted)
     assert command("search", "model", "--data", "data", "--out", "out", *options)[0] == 1
     assert seen == [asked]
 
@@ -487,14 +488,14 @@ def test_a_search_ends_after_60_trials_unless_told_otherwise(
 def test_what_is_said_of_a_generating_task_arrives(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
-    def noted(model: str, task: Task, *, workload: Workload, greedy: Greedy, **_: object) -> None:
-        seen.extend([task, workload, greedy.metric])
+    def noted(settings: Settings, progress: object) -> None:
+        seen.extend([settings.task, settings.workload, settings.greedy.metric])
         raise SearchError("enough")
 
-    monkeypatch.setattr(api, "pare", noted)
+    monkeypatch.setattr(api, "searched", noted)
     base = ["search", "model", "--data", "data", "--out", "out", "--threads", 1, "--task", "seq2seq"]
     assert command(*base)[0] == 1
-    assert seen == [Task("seq2seq", "data"), Workload(threads=1), None]
+    assert seen == [Task("seq2seq", "data"), Workload(threads=1, generated=32), None]
     columns = ["--source-column", "de", "--target-column", "en", "--metric", "chrf", "--depth-metric", "bleu"]
     assert command(*base, *columns, "--beams", 3, "--max-new-tokens", 9, "--generated-tokens", 7)[0] == 1
     asked = Task("seq2seq", "data", "chrf", text="de", label="en", beams=3, max_new_tokens=9)
@@ -517,7 +518,7 @@ def test_an_objective_named_twice_counts_once(search: Command, tmp_path: Path) -
     assert (code, err) == (0, "")
     record = Record.open(tmp_path / "new")
     assert record.settings["identity"]["objectives"] == ["quality", "size"]
-    assert [len(trial.values) for trial in record.study.trials] == [2, 2]
+    assert [len(trial.values) for trial in record.study.get_trials(states=(TrialState.COMPLETE,))] == [2, 2]
 
 
 def test_the_real_command(finished_run: Path, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from .workbench import LocalWorkbench
 _REFERENCE = "reference"
 
 
-class Costs:
+class KnownCosts:
     """The table of a search, and what the original costs.
 
     Where candidates are predicted, both are those of the first search of this subject on this machine, whatever is
