@@ -28,6 +28,7 @@ from paring.profilers.timing import Effort, Latency, measure
 from paring.profilers.workload import Workload, request
 from paring.search.cache import Cache
 from paring.search.cost_table import SECONDS, Subject, cost_table
+from paring.search.finals import saved
 from paring.search.opening import open_workbench
 from paring.search.progress import Terminal
 from paring.search.settings import Settings
@@ -88,13 +89,35 @@ def examine(settings: Settings, arguments: argparse.Namespace) -> tuple[dict[str
             progress=Terminal(),
             seed=settings.seed,
             seconds=arguments.seconds,
+            relearn=True,
         )
-    learned = time.perf_counter() - started
-    shapes = Shapes.of(bench.anatomy)
-    untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=settings.seed + 1)
-    plans = unseen_plans(Space(bench.anatomy, AXES), untaught, shapes, table, arguments.plans, settings.seed + 1)
+        learned = time.perf_counter() - started
+        shapes = Shapes.of(bench.anatomy)
+        untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=settings.seed + 1)
+        plans = unseen_plans(Space(bench.anatomy, AXES), untaught, shapes, table, arguments.plans, settings.seed + 1)
+        peaks = peaks_compared(bench, untaught, plans, shapes, table, meter) if arguments.memory else {}
     seen = measured(bench, untaught, plans, settings.workload, arguments.session_seconds)
-    return compared(settings.runtime, table, learned, plans, shapes, seen)
+    row, entries = compared(settings.runtime, table, learned, plans, shapes, seen)
+    return {**row, **peaks}, entries
+
+
+def peaks_compared(
+    bench: LocalWorkbench,
+    untaught: UntaughtBench,
+    plans: list[Plan],
+    shapes: Shapes,
+    table: Table,
+    meter: MemoryMeter,
+) -> dict[str, float]:
+    """Errors of predicted peaks of memory, each against a fresh process."""
+    model, errors = table.memory(), []
+    assert model is not None
+    assert table.peak_bytes is not None
+    for plan in plans:
+        with saved(bench, untaught.build(plan), plan) as folder:
+            seen = meter.measure(folder).peak_bytes
+        errors.append(model.predict(counted(plan, shapes)).ratio * table.peak_bytes / seen - 1)
+    return {"error of peaks": mean(map(abs, errors)), "largest of peaks": max(map(abs, errors))}
 
 
 def unseen_plans(
