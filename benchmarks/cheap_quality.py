@@ -32,6 +32,8 @@ from paring.search.cache import Cache
 from paring.search.cost_table import Subject, cost_table
 from paring.search.examiner import Examiner
 from paring.search.examples import BATCH_TOKENS, Examples
+from paring.search.first_choices import starting_choices
+from paring.search.hints import hints_of
 from paring.search.objectives import Limits, Measures
 from paring.search.opening import open_workbench
 from paring.search.predictor import Predictor
@@ -41,7 +43,6 @@ from paring.search.quality import Quality
 from paring.search.racing import Loss, Race
 from paring.search.rungs import rungs
 from paring.search.settings import Settings
-from paring.search.starts import starting_choices
 from paring.search.tasks import Task, load
 from paring.search.trial import State, Trial
 from paring.search.workbench import LocalWorkbench
@@ -164,7 +165,7 @@ def learned(bench: LocalWorkbench, described: dict[str, Any], settings: Settings
 def drawn(space: Space, bench: LocalWorkbench, count: int, seed: int) -> dict[Plan, str]:
     """Plans and how they were come by, as many of each kind: starting points of a search, moves, and random ones."""
     draw = random.Random(seed)
-    choices = starting_choices(space, bench)[: count // 3]
+    choices = starting_choices(space, hints_of(space, bench))[: count // 3]
     plans = {space.resolve(choice, bench): "starting" for choice in choices}
     while len(plans) < count:
         kind = "random" if len(plans) % 2 else "moves"

@@ -81,7 +81,7 @@ class Truth:
         """What the sampler made for this knows beforehand."""
         shapes = Shapes.of(self._bench.anatomy)
         return Guide(
-            self.space,  # type: ignore[arg-type]
+            self.space,
             partial(self.space.resolve, bench=self._bench),
             Features(shapes, self.hints.harms),
             Costs(self._sizes, shapes, self._predictor),
@@ -159,7 +159,7 @@ def replay(truth: Truth, name: str, objectives: tuple[str, ...], *, seed: int, h
     study = optuna.create_study(
         directions=["minimize"] * len(objectives), sampler=sampler(name, seed=seed, guide=truth.guide(objectives))
     )
-    for choice in starting_choices(space, truth.hints)[: _STARTS if has_starts else 1]:  # type: ignore[arg-type]
+    for choice in starting_choices(space, truth.hints)[: _STARTS if has_starts else 1]:
         study.enqueue_trial(dict(choice))
     most = _MOST_OF_SLOW.get(name, int(_MOST_SHARE * len(truth.measures)))
     draw, spent, repeats = random.Random(seed), 0.0, 0

@@ -29,7 +29,8 @@ from paring.profilers import runtimes
 from paring.profilers.runtimes import Executable
 from paring.profilers.timing import Effort, measure
 from paring.profilers.workload import Workload
-from paring.search.factor_starts import RATIOS, allocated_factors
+from paring.search.factor_starts import factor_options
+from paring.search.first_choices import LAYER_RATIOS, allocated_layers
 from paring.search.opening import open_workbench
 from paring.search.progress import Terminal
 from paring.search.settings import Settings
@@ -137,7 +138,8 @@ def own(bench: LocalWorkbench, wanted: re.Pattern[str]) -> Iterator[tuple[str, E
 def factored(bench: LocalWorkbench, ratio: float) -> Plan:
     """Factors of least predicted harm that leave so many times fewer numbers in the Linears."""
     space = Space(bench.anatomy, ("factors",))
-    return space.resolve(allocated_factors(space, bench)[RATIOS.index(ratio)], bench)
+    choices = allocated_layers(space, factor_options(space, bench))
+    return space.resolve(choices[LAYER_RATIOS.index(ratio)], bench)
 
 
 def uniform(

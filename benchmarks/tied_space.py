@@ -7,7 +7,6 @@ that all layers needed are taken from models that treat every layer alike.
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,10 @@ from paring.spaces.space import Space
 Batches = list[tuple[np.ndarray, Mapping[str, Tensor]]]
 
 
-class TiedSpace:
+class TiedSpace(Space):
     """Depth, bits per layer and of all tables, and whether the Linears of the layers are factorised.
 
-    Has what `paring.spaces.space.Space` has, as far as samplers ask for it.
-
-    Attributes:
-        anatomy: of the original model.
-        axes: names of the axes, in the order they are applied.
-        parameters: axis -> its parameters.
+    Its attributes are those of a space, with other parameters.
     """
 
     def __init__(self, space: Space, ways: Sequence[str], tables: Sequence[str]) -> None:
@@ -55,24 +49,6 @@ class TiedSpace:
                 Parameter("bits.tables", ("float", *tables)),
             ),
         }
-
-    @property
-    def size(self) -> int:
-        """How many choices there are."""
-        return prod(len(parameter.choices) for parameter in self)
-
-    def __iter__(self) -> Iterator[Parameter]:
-        """All parameters, axis by axis."""
-        for parameters in self.parameters.values():
-            yield from parameters
-
-    def identity(self) -> dict[str, Value]:
-        """The choice that changes nothing."""
-        return {parameter.name: parameter.choices[0] for parameter in self}
-
-    def uniform_choices(self) -> list[dict[str, Value]]:
-        """Choices that set all parameters of an axis alike, gentlest first."""
-        return Space.uniform_choices(self)  # type: ignore[arg-type]
 
     def resolve(self, choice: Choice, bench: LocalWorkbench) -> Plan:
         """The plan of a choice."""

@@ -70,11 +70,10 @@ def settle(model: nn.Module, pays: Pays) -> Settled:
 def _settled(part: FactoredLinear | DecodedLinear, pays: Pays) -> nn.Module:
     if isinstance(part, DecodedLinear):
         return part.expanded()
-    folded = part.folded()
     # A product of quantised factors is not quantised, so those stay two.
-    if folded is None or pays(part.out_features, part.in_features, part.inner_size):
+    if not part.is_foldable or pays(part.out_features, part.in_features, part.inner_size):
         return part
-    return folded
+    return part.folded() or part
 
 
 def quicker_as_two(where: Sequence[Hashable], make: MakeProducts, rows: int, columns: int, rank: int) -> bool:

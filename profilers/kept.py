@@ -6,13 +6,14 @@ Where the disk refuses, nothing is kept and it is measured again: no search ends
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_data_path
+
+from .replacing import replacing
 
 
 def folder() -> Path:
@@ -43,14 +44,10 @@ def put(kind: str, key: Mapping[str, Any], fact: Any) -> None:
         fact: plain data.
     """
     path = _path(kind, key)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
+        with replacing(path) as draft:
             draft.write_text(json.dumps({"key": _plain(key), "fact": fact}), encoding="utf8")
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
 
 
 def forget(kind: str) -> None:

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BundleError, StorageError
+from ..profilers.replacing import replacing
 from ..search.cache import writing
-from ..search.replacing import replacing
 from .tensor_store import Recipe, put_together, recipe_of
 
 KIND, SCHEMA = "paring bundle", 1

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from ..errors import SettingError
 from ..profilers.history import Entry, Session
+from ..profilers.replacing import replacing
 from ..search.cache import writing
-from ..search.replacing import replacing
 
 FORMATS = ("table", "csv", "json")
 # Of the table.

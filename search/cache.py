@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..errors import StorageError
-from .replacing import replacing
+from ..profilers.replacing import replacing
 
 
 class Cache:

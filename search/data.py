@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 
 from ..errors import DataError
-from .examples import Examples as Examples
-from .examples import Writing as Writing
 
 SUFFIXES = (".jsonl.gz", ".jsonl", ".csv", ".csv.gz", ".parquet")
 SPLITS = ("train", "validation", "test")

@@ -18,8 +18,8 @@ from ..profilers.machine import instruction_sets
 from ..spaces.workbench import Inputs
 from .batching import endless
 from .cache import replace_tensors, writing
-from .data import Examples
 from .distillation import Pair, Standing
+from .examples import Examples
 from .progress import Progress
 
 _BETAS = (0.9, 0.98)

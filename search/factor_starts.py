@@ -1,4 +1,4 @@
-"""Ways to factorise every kind of Linear, allocated by what they do to the answers."""
+"""Ways to factorise every kind of Linear: what each costs in bytes, and what it does to the answers."""
 
 import hashlib
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 import torch
 
 from ..spaces import axes
-from ..spaces.allocation import Option, allocate
+from ..spaces.allocation import Option
 from ..spaces.axes import Parameter, Value
 from ..spaces.calibration import standing_linears
 from ..spaces.factor_bytes import part_bytes
@@ -19,23 +19,6 @@ from ..spaces.seen import look_at
 from ..spaces.space import Space
 from ..spaces.workbench import Material
 from .workbench import LocalWorkbench
-
-# How many times smaller the Linears of the layers are to be, all together.
-RATIOS = (1.25, 1.5, 2.0, 3.0)
-
-
-def allocated_factors(space: Space, bench: LocalWorkbench) -> list[dict[str, Value]]:
-    """Choices that change nothing but factors, of least predicted harm at each ratio that can be reached.
-
-    Args:
-        space: what is searched, with the axis "factors".
-        bench: where harms are learned.
-    """
-    options = factor_options(space, bench)
-    whole = sum(found[0].cost for found in options.values())
-    least = sum(min(option.cost for option in found) for found in options.values())
-    reached = [ratio for ratio in RATIOS if whole / ratio >= least]
-    return [{**space.identity(), **allocate(options, whole / ratio)} for ratio in reached]
 
 
 def factor_options(space: Space, bench: LocalWorkbench) -> dict[str, list[Option]]:

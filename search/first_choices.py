@@ -30,8 +30,7 @@ def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
     identity, uniform = space.identity(), space.uniform_choices()
     alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in reversed(space.axes)]
     bits = _allocated(space, hints.bits, [hints.whole / ratio - hints.rest for ratio in BIT_RATIOS])
-    factors = _allocated(space, hints.factors, _budgets(hints.factors))
-    assemblies = _allocated(space, hints.assemblies, _budgets(hints.assemblies))
+    factors, assemblies = allocated_layers(space, hints.factors), allocated_layers(space, hints.assemblies)
     both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
     turns = zip_longest(*alone, *map(_middle_first, (bits, both, assemblies, factors)))
     told = [choice for turn in turns for choice in turn if choice is not None]
@@ -55,10 +54,15 @@ def _middle_first(choices: Sequence[Choice]) -> Iterator[Choice]:
             waiting += [part[:middle], part[middle + 1 :]]
 
 
-def _budgets(options: Mapping[str, Sequence[Option]]) -> list[float]:
-    """Bytes that all of these parameters together may cost."""
+def allocated_layers(space: Space, options: Mapping[str, Sequence[Option]]) -> list[dict[str, Value]]:
+    """Choices that change nothing but these parameters, of least predicted harm at each ratio that can be reached.
+
+    Args:
+        space: what is searched.
+        options: parameter -> its choices, the first of which leaves all as it is; see `LAYER_RATIOS`.
+    """
     whole = sum(found[0].cost for found in options.values())
-    return [whole / ratio for ratio in LAYER_RATIOS]
+    return _allocated(space, options, [whole / ratio for ratio in LAYER_RATIOS])
 
 
 def _allocated(

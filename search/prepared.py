@@ -22,9 +22,10 @@ from ..spaces.tilings import Tiling, read, written
 from ..spaces.workbench import Inputs, Material
 from .batching import endless
 from .cache import flatten, replace_file, replace_tensors, unflatten, writing
-from .data import Examples, Tables
+from .data import Tables
 from .distillation import Pair
 from .distilling import distil, half_precision
+from .examples import Examples
 from .modular import Modular, learning_of, make_pair, modular_layers, one_block_merged, start_from_nearest
 from .progress import Progress
 from .tasks import Task

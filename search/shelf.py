@@ -7,7 +7,7 @@ Imports no torch: who only hands files on starts in a moment, and takes little m
 
 from pathlib import Path
 
-from .replacing import replacing
+from ..profilers.replacing import replacing
 from .standstill import Worker
 
 _FOLDERS = ("cache", "weights")

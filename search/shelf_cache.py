@@ -6,8 +6,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..profilers.replacing import replacing
 from .cache import Cache
-from .replacing import replacing
 
 
 class Line(Protocol):

@@ -8,9 +8,10 @@ from ..errors import BudgetError
 from ..profilers.workload import Workload
 from ..spaces.allocation import Option, allocate
 from ..spaces.artefact import stored_bytes
-from ..spaces.blocks import packed_bytes
 from ..spaces.calibration import standing_linears
+from ..spaces.factor_bytes import part_bytes
 from ..spaces.palette import FLOAT
+from ..spaces.plan import Treatment
 from ..spaces.sensitivity import part_harms
 from .kind_latency import seconds_saved
 from .workbench import LocalWorkbench
@@ -91,9 +92,7 @@ def byte_options(bench: LocalWorkbench) -> tuple[dict[str, list[Option]], int]:
         outside = name.startswith("outside.")
         found = [Option(FLOAT, 4 * rows * columns, 0.0)]
         for precision in palette.tables if outside else palette.linears:
-            # Scale and zero point of the inputs: 8 bytes; and their factors: 2 each.
-            cost = packed_bytes(rows, columns, precision) + (8 if precision.has_integer_inputs else 0)
-            cost += 2 * columns if precision.smooths_inputs else 0
+            cost = part_bytes((rows, columns), Treatment(precision=precision))
             found.append(Option(str(precision), cost, harms[name][str(precision)]))
         options[name.removeprefix("outside.")] = found
     assert anatomy.outside.keys() <= options.keys()

@@ -10,7 +10,7 @@ from torch.nn.utils import clip_grad_norm_
 from transformers import PreTrainedModel, get_linear_schedule_with_warmup
 
 from ..errors import SettingError
-from .data import Examples
+from .examples import Examples
 from .progress import Progress
 
 _MAX_GRADIENT_NORM = 1.0

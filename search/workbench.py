@@ -19,8 +19,9 @@ from ..spaces.palette import Palette
 from ..spaces.plan import Plan
 from ..spaces.workbench import Inputs, Material, RemovalOrder
 from .cache import Cache
-from .data import Examples, Tables
+from .data import Tables
 from .examiner import Examiner, Referee
+from .examples import Examples
 from .halved import JUDGED_IN, halved
 from .modular import Modular
 from .prefix_reuse import PrefixReuse

@@ -147,6 +147,9 @@ class WorkerBench(LocalWorkbench):
 
     def remember(self, key: str, learn: Callable[[], Material]) -> Material:
         """What `learn` returns; where another worker learned it meanwhile, what that one found."""
+        known = self._shelf_cache.get_tensors(key)
+        if known is not None:
+            return known
         own = super().remember(key, learn)
         return self._shelf_cache.get_tensors(key) or own
 

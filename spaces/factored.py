@@ -41,8 +41,13 @@ class FactoredLinear(nn.Module):
         outputs: Tensor = self.wide(self.narrow(inputs))
         return outputs
 
+    @property
+    def is_foldable(self) -> bool:
+        """Whether no factor is quantised, so that their product would not be either."""
+        return isinstance(self.narrow, nn.Linear) and isinstance(self.wide, nn.Linear)
+
     def folded(self) -> nn.Linear | None:
-        """One Linear of the same meaning; None where a factor is quantised, so that the product would not be."""
+        """One Linear of the same meaning; None where it is not foldable."""
         if not (isinstance(self.narrow, nn.Linear) and isinstance(self.wide, nn.Linear)):
             return None
         bias = self.wide.bias

@@ -145,10 +145,8 @@ def _recorded(measures: Mapping[str, Any]) -> dict[str, float]:
 
 def _unit(origin: float, qualities: Sequence[float], guide: Guide) -> tuple[float, float]:
     """The unit of losses, and the loss at which quality no longer counts, in that unit."""
-    limits = guide.limits
-    allowed = [limits.max_drop] if limits.max_drop is not None else []
-    allowed += [origin - limits.min_quality] if limits.min_quality is not None else []
+    least = guide.limits.least_quality(origin)
     size = abs(origin) or float(np.std(qualities)) or 1.0
-    worst = max(min(allowed), 0.0) if allowed else _WORST_LOSS * size
+    worst = _WORST_LOSS * size if least is None else max(origin - least, 0.0)
     unit = max(worst, _LEAST_LOSS * size)
     return unit, worst / unit + _SLIGHTLY

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from paring.errors import DataError
-from paring.search.data import SUFFIXES, Examples, Tables, Writing, read_tables
+from paring.search.data import SUFFIXES, Tables, read_tables
+from paring.search.examples import Examples, Writing
 
 Rows = list[dict[str, object]]
 ROWS: Rows = [{"text": f"text number {number}", "label": number % 2} for number in range(400)]

@@ -15,7 +15,8 @@ from paring.errors import MeasurementError, SettingError
 from paring.profilers import devices, runtimes
 from paring.profilers.runtimes import Executable
 from paring.search import quality
-from paring.search.data import Examples, Tables
+from paring.search.data import Tables
+from paring.search.examples import Examples
 from paring.search.halved import halved, refuse_halving
 from paring.search.progress import Silent
 from paring.search.rungs import sizes

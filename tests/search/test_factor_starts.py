@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from transformers import PreTrainedModel
 
-from paring.search.factor_starts import RATIOS, allocated_factors, factor_options
-from paring.search.first_choices import starting_choices
+from paring.search.factor_starts import factor_options
+from paring.search.first_choices import LAYER_RATIOS, allocated_layers, starting_choices
 from paring.search.hints import hints_of
 from paring.spaces.factor_bytes import part_bytes
 from paring.spaces.factoring import WHOLE, Factoring, Way
@@ -57,10 +57,10 @@ def test_costs_are_bytes(bench: Any, space: Space) -> None:
 
 def test_allocated_choices_are_legal_and_as_small_as_asked(bench: Any, space: Space) -> None:
     options = factor_options(space, bench)
-    choices = allocated_factors(space, bench)
-    assert len(choices) == len(RATIOS)
+    choices = allocated_layers(space, options)
+    assert len(choices) == len(LAYER_RATIOS)
     whole, harms = sum(found[0].cost for found in options.values()), []
-    for choice, ratio in zip(choices, RATIOS, strict=True):
+    for choice, ratio in zip(choices, LAYER_RATIOS, strict=True):
         space.resolve(choice, bench)
         taken = [option for name, found in options.items() for option in found if option.name == choice[name]]
         assert sum(option.cost for option in taken) <= whole / ratio
@@ -71,7 +71,7 @@ def test_allocated_choices_are_legal_and_as_small_as_asked(bench: Any, space: Sp
 def test_searches_start_with_them(bench: Any, space: Space) -> None:
     starts = starting_choices(space, hints_of(space, bench))
     assert starts[0] == space.identity()
-    assert all(choice in starts for choice in allocated_factors(space, bench))
+    assert all(choice in starts for choice in allocated_layers(space, factor_options(space, bench)))
     both = Space(bench.anatomy, ("factors", "bits"))
     int8 = [
         choice for choice in starting_choices(both, hints_of(both, bench)) if choice["bits.encoder.0.query"] == "w8a8"

@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 from paring.errors import SearchError, SettingError, StorageError
 from paring.search import distilling
 from paring.search.batching import endless
-from paring.search.data import Examples
 from paring.search.distillation import Losses
 from paring.search.distilling import Log, Schedule, distil
+from paring.search.examples import Examples
 from paring.search.modular import (
     Curriculum,
     Modular,

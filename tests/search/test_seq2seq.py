@@ -17,7 +17,8 @@ from paring.errors import DataError, ModelError, SettingError
 from paring.profilers import devices, runtimes
 from paring.profilers.runtimes import Executable
 from paring.search import tasks
-from paring.search.data import SUFFIXES, Examples, read_tables
+from paring.search.data import SUFFIXES, read_tables
+from paring.search.examples import Examples
 from paring.search.progress import Silent
 from paring.search.tasks import Task
 from paring.search.training import Training, fine_tune

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from paring.errors import DataError, MeasurementError, ModelError, SettingError
 from paring.profilers import devices, runtimes
 from paring.search import tasks
-from paring.search.data import Examples
+from paring.search.examples import Examples
 from paring.search.quality import judge
 from paring.search.tasks import Task, TaskKind
 from paring.spaces.workbench import Inputs
