@@ -95,7 +95,9 @@ class Limits:
             field, unit = _LIMITS[name]
             if field in found:
                 raise SettingError(f"the limit {name} is given twice; give it once.")
-            found[field] = _number(name, value) * unit
+            number = _number(name, value) * unit
+            # Bytes are whole: a size that is copied from a table in MB shall not be missed by a rounding error.
+            found[field] = float(round(number)) if unit == MEGABYTE else number
         if found.get("max_drop", 0.0) < 0:
             raise SettingError(f"a limit on the drop of quality must be at least 0, got {found['max_drop']}.")
         return cls(**found)

@@ -1,7 +1,7 @@
 import pytest
 
 from paring.errors import SettingError
-from paring.search.objectives import OBJECTIVES, Limits, Measures, check_objectives
+from paring.search.objectives import MEGABYTE, OBJECTIVES, Limits, Measures, check_objectives
 
 BASELINE = Measures(0.9, 0.0, 0.010, 50e6, 40e6)
 UNMEASURED = Measures(0.9, 0.0, None, None, 40e6)
@@ -24,6 +24,12 @@ UNMEASURED = Measures(0.9, 0.0, None, None, 40e6)
 def test_parse(texts: list[str], limits: Limits) -> None:
     assert Limits.parse(texts) == limits
     assert Limits.parse([str(limits)]) == limits
+
+
+@pytest.mark.parametrize("size", [7_000_001, 7_000_002, 7_000_003])
+def test_a_size_as_tables_have_it_keeps_a_limit_of_itself(size: int) -> None:
+    assert size * 1e-6 * MEGABYTE < size  # how it would be missed
+    assert Limits.parse([f"size_mb={size * 1e-6}"]) == Limits(size_bytes=size)
 
 
 @pytest.mark.parametrize(
