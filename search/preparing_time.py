@@ -9,6 +9,9 @@ from typing import Any
 import torch
 
 from ..profilers import kept
+from ..spaces.blocks import quantise
+from ..spaces.rounded_weights import is_rounded_beforehand
+from ..spaces.rounding import round_with_feedback
 from ..spaces.sensitivity import part_harms
 from .cost_table import COSTS, PLANS, SECONDS, Subject
 from .rehearsal import Rehearsal, timed
@@ -25,6 +28,8 @@ _LOOKING = 2
 _HARM_EXAMPLES = 128
 # Assemblies that learn from every batch of a training of modular layers, beside the teacher's one pass.
 _STUDENTS = 3
+# Rows of a table that are rounded to know how long all take.
+_ROWS = 1024
 # Decompositions of a Linear until its factors are known: of its inputs' moments, and of the weight they are applied to.
 _DECOMPOSITIONS = 2
 
@@ -96,14 +101,32 @@ def _greedy(settings: Settings, bench: LocalWorkbench, rehearsal: Rehearsal) -> 
 def _bits(
     settings: Settings, bench: LocalWorkbench, rehearsal: Rehearsal, calibration_seconds: float
 ) -> Iterator[Piece]:
-    seconds, _ = timed(lambda: part_harms(rehearsal.untaught))
+    seconds, harms = timed(lambda: part_harms(rehearsal.untaught))
     share = min(1.0, _HARM_EXAMPLES / _examples(bench))
     harm = seconds + share * calibration_seconds * _BOTH_WAYS
-    yield Piece("how much each part minds rounding", sum(1 for _ in part_harms(rehearsal.untaught)), harm)
-    yield Piece("rounding weights", 1, rehearsal.rounding_seconds + _LOOKING * calibration_seconds)
+    yield Piece("how much each part minds rounding", len(harms), harm)
+    yield Piece("rounding weights", 1, _rounding_seconds(bench) + _LOOKING * calibration_seconds)
     depths = sum(stack.n_layers - 1 for stack in bench.anatomy.stacks) if "depth" in settings.axes else 0
     structures = min(1 + depths, settings.trials or 1 + depths)
     yield Piece("calibrating inputs", structures, structures * _LOOKING * calibration_seconds)
+
+
+def _rounding_seconds(bench: LocalWorkbench) -> float:
+    """Of rounding the weights of the original to all precisions that are rounded beforehand, those below 8 bits."""
+    palette, anatomy = bench.anatomy.palette, bench.anatomy
+    linears = [one for one in palette.linears if is_rounded_beforehand(one)]
+    tables = [one for one in palette.tables if is_rounded_beforehand(one)]
+    seconds = 0.0
+    for stack in anatomy.stacks if linears else ():
+        for rows, columns in stack.shapes.values():
+            took, _ = timed(partial(round_with_feedback, torch.randn(rows, columns), linears[0], torch.eye(columns)))
+            seconds += took * len(linears) * stack.n_layers
+    for path in anatomy.outside.values() if tables else ():
+        table = bench.model.get_submodule(path).weight
+        assert isinstance(table, torch.Tensor)
+        took, _ = timed(partial(quantise, table[:_ROWS], tables[0]))
+        seconds += took * len(tables) * len(table) / min(_ROWS, len(table))
+    return seconds
 
 
 def _factors(bench: LocalWorkbench, rehearsal: Rehearsal, calibration_seconds: float) -> Iterator[Piece]:

@@ -3,7 +3,6 @@
 import random
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from statistics import mean
 from typing import TypeVar
@@ -13,7 +12,7 @@ from ..spaces.artefact import stored_bytes
 from ..spaces.axes import Value
 from ..spaces.plan import Plan
 from ..spaces.space import Space
-from .data import Examples
+from .examples import Examples
 from .quality import Quality
 from .settings import Settings
 from .untaught import UntaughtBench, drawn_choice
@@ -38,7 +37,6 @@ class Rehearsal:
         pass_seconds: of judging the original on the search split.
         building_seconds: of building a plan and loading it, once what it needs is learned.
         trial_seconds: of judging a plan on the search split, building included.
-        rounding_seconds: of rounding the weights of the original to all precisions there are.
         held_bytes: of a plan's model.
     """
 
@@ -59,9 +57,7 @@ class Rehearsal:
         self._judged(identity, original)  # the first call of a process does what the others need not
         self.pass_seconds = self._share * timed(lambda: self._judged(identity, original))[0]
         self.strongest = space.resolve({one.name: one.choices[-1] for one in space}, self.untaught)
-        first, self.strongest_model = timed(lambda: self.untaught.build(self.strongest))
-        again, _ = timed(lambda: self.untaught.build(self.strongest))
-        self.rounding_seconds = max(0.0, first - again)
+        self.strongest_model = self.untaught.build(self.strongest)
         found = [self._rehearsed(drawn_choice(space, self._draw)) for _ in range(_PLANS)]
         self.building_seconds = mean(building for building, _, _ in found)
         self.trial_seconds = mean(building + judging for building, judging, _ in found)
@@ -114,9 +110,4 @@ def _some_of(examples: Examples) -> Examples:
     """At most so many examples, of all lengths."""
     by_length = sorted(range(len(examples)), key=lambda row: len(examples.encoded[row]["input_ids"]))
     count = min(_EXAMPLES, len(by_length))
-    rows = [by_length[place * len(by_length) // count] for place in range(count)]
-    writing = examples.writing
-    if writing is not None:
-        writing = replace(writing, references=tuple(writing.references[row] for row in rows))
-    encoded = tuple(examples.encoded[row] for row in rows)
-    return replace(examples, encoded=encoded, labels=examples.labels[rows], writing=writing)
+    return examples.at([by_length[place * len(by_length) // count] for place in range(count)])

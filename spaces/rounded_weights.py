@@ -6,7 +6,7 @@ from functools import cache, partial
 
 from torch import Tensor, nn
 
-from .blocks import quantise
+from .blocks import Quantised, quantise
 from .calibration import input_moments, standing_linears
 from .homes import home_of
 from .learned_factors import learned_factors, stacked_with
@@ -53,7 +53,7 @@ def rounded_weights(plan: Plan, bench: Workbench) -> Material:
             words = hashlib.sha256(f"{home_name} {factors[name]} {precision}".encode()).hexdigest()[:16]
             stacked = stacked_with(home, home_name, factors[name])
             learn = partial(
-                _round_factors, all_factors()[name], precision, home_name, stacked, partial(moments_in, home)
+                _round_factors, all_factors()[name], precision, home_name, stacked, partial(moments_in, home), bench
             )
             rounded = bench.remember(f"rounding-2-{home.fingerprint}-{words}", learn)
             found.update({f"{name}.{piece}": stored for piece, stored in rounded.items()})
@@ -78,10 +78,15 @@ def rounded_model(home: Plan, precision: Precision, bench: Workbench, *, outside
     return {name.removeprefix(prefix): stored for name, stored in found.items() if name.startswith(prefix)}
 
 
+def is_rounded_beforehand(precision: Precision) -> bool:
+    """Whether weights have fewer than 8 bits; of 8, the nearest integer is as good, and quickly found."""
+    return precision.weight_bits is not None and precision.weight_bits < 8
+
+
 def _together(precision: Precision, bench: Workbench, *, outside: bool) -> tuple[Precision, ...]:
     """All that a search may ask for beside this precision, since the inputs are gone through for all at once."""
     palette = bench.anatomy.palette.tables if outside else bench.anatomy.palette.linears
-    together = tuple(other for other in palette if other.has_integer_weights and other.weight_bits != 8)
+    together = tuple(filter(is_rounded_beforehand, palette))
     return together if precision in together else (precision,)
 
 
@@ -96,7 +101,7 @@ def _all_rounded(home: Plan, together: Sequence[Precision], bench: Workbench, *,
 def _below_8_bits(plan: Plan) -> Iterator[tuple[str, Layer | None, Precision]]:
     """Site name and kind, layer and precision of every part whose weights are rounded to fewer than 8 bits."""
     for name, layer, precision in plan.precisions():
-        if precision.weight_bits is not None and precision.weight_bits < 8:
+        if is_rounded_beforehand(precision):
             yield name, layer, precision
 
 
@@ -106,6 +111,7 @@ def _round_factors(
     name: str,
     stacked: Sequence[str],
     moments: Callable[[], Mapping[str, Tensor]],
+    bench: Workbench,
 ) -> Material:
     """The two factors of a Linear: "narrow" and "wide" -> {"codes", "scales"}.
 
@@ -115,7 +121,13 @@ def _round_factors(
         name: of the Linear.
         stacked: names of all that share its second factor, which is rounded for the inputs of all of them.
         moments: of the inputs of whole Linears, by name. Those of the first factor's inputs follow.
+        bench: where the numbers count, or do not.
     """
+    if not bench.is_taught:
+        return {
+            "narrow": remembered(_roughly(factors["right"], precision)),
+            "wide": remembered(_roughly(factors["left"], precision)),
+        }
     found = moments()
     own, right = found[name], factors["right"]
     shared = sum((found[other] for other in stacked[1:]), found[stacked[0]])
@@ -134,16 +146,27 @@ def _round(home: Plan, precisions: Sequence[Precision], bench: Workbench, outsid
         for name, part in standing_linears(model, home, bench.anatomy)
         if name.startswith("outside.") == outside
     }
-    tables = {}
+    tables = dict[str, nn.Embedding]()
     for kind, path in bench.anatomy.outside.items() if outside else ():
         part = model.get_submodule(path)
         if isinstance(part, nn.Embedding):
             tables[f"outside.{kind}"] = part
-    moments = input_moments(model, linears, bench) if linears else {}
     found = {}
+    if not bench.is_taught:
+        for name, part in (linears | tables).items():
+            found.update(
+                {f"{precision} {name}": remembered(_roughly(part.weight, precision)) for precision in precisions}
+            )
+        return found
+    moments = input_moments(model, linears, bench) if linears else {}
     for precision in precisions:
         for name, linear in linears.items():
             found[f"{precision} {name}"] = remembered(round_with_feedback(linear.weight, precision, moments[name]))
         for name, table in tables.items():
             found[f"{precision} {name}"] = remembered(quantise(table.weight, precision))
     return found
+
+
+def _roughly(weight: Tensor, precision: Precision) -> Quantised:
+    """Codes and scales of the right shapes, in no time, for models that are only timed."""
+    return quantise(weight, precision, clipping="abs_max")
