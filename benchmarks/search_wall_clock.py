@@ -100,7 +100,15 @@ def ours(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
     """`paring search`, without the front measured whole after it."""
     torch.set_num_threads(1)
     clock = Clock()
-    settings = asked(arguments, out, seed=seed, trials=arguments.trials, latency=arguments.latency, sampler="guided")
+    settings = asked(
+        arguments,
+        out,
+        seed=seed,
+        trials=arguments.trials,
+        latency=arguments.latency,
+        sampler="guided",
+        relearn_costs=True,
+    )
     driver._measure_front = lambda *_: None  # type: ignore[assignment]
     judge.measure = costs.measure = clock.measure  # type: ignore[assignment]
     driver.search(settings, clock)

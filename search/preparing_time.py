@@ -105,13 +105,13 @@ def _bits(
     share = min(1.0, _HARM_EXAMPLES / _examples(bench))
     harm = seconds + share * calibration_seconds * _BOTH_WAYS
     yield Piece("how much each part minds rounding", len(harms), harm)
-    yield Piece("rounding weights", 1, _rounding_seconds(bench) + _LOOKING * calibration_seconds)
+    yield Piece("rounding weights", 1, rounding_seconds(bench) + _LOOKING * calibration_seconds)
     depths = sum(stack.n_layers - 1 for stack in bench.anatomy.stacks) if "depth" in settings.axes else 0
     structures = min(1 + depths, settings.trials or 1 + depths)
     yield Piece("calibrating inputs", structures, structures * _LOOKING * calibration_seconds)
 
 
-def _rounding_seconds(bench: LocalWorkbench) -> float:
+def rounding_seconds(bench: LocalWorkbench) -> float:
     """Of rounding the weights of the original to all precisions that are rounded beforehand, those below 8 bits."""
     palette, anatomy = bench.anatomy.palette, bench.anatomy
     linears = [one for one in palette.linears if is_rounded_beforehand(one)]
