@@ -9,6 +9,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
+from paring.search.untaught import UntaughtBench
+from paring.spaces import rounded_weights as rounded_weights_module
 from paring.spaces.palette import Palette
 from paring.spaces.plan import Treatment, Treatments
 from paring.spaces.precision import Precision
@@ -50,3 +52,19 @@ def test_what_is_remembered_is_read_once_per_plan(bench: Any, monkeypatch: pytes
             one, other = found[f"encoder.{slot}.{kind}"], alone[f"encoder.{slot}.{kind}"]
             assert one.keys() == other.keys() == {"codes", "scales"}
             assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_models_that_are_only_timed_hold_the_same_shapes_and_are_not_made_up_for(
+    bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precision, home = Precision.parse("w3-1x16"), bench.anatomy.identity()
+    taught = rounded_model(home, precision, bench, outside=False)
+    untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=0)
+    monkeypatch.setattr(rounded_weights_module, "round_with_feedback", None)  # would take its time
+    rough = rounded_model(home, precision, untaught, outside=False)
+    assert rough.keys() == taught.keys()
+    for name, stored in taught.items():
+        assert {piece: (value.shape, value.dtype) for piece, value in rough[name].items()} == {
+            piece: (value.shape, value.dtype) for piece, value in stored.items()
+        }
+    assert any(not torch.equal(rough[name]["codes"], stored["codes"]) for name, stored in taught.items())
