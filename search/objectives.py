@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
-from math import isfinite
+from math import isclose, isfinite
 from typing import Any, Self
 
 from ..errors import MeasurementError, SettingError
@@ -96,8 +96,9 @@ class Limits:
             if field in found:
                 raise SettingError(f"the limit {name} is given twice; give it once.")
             number = _number(name, value) * unit
-            # Bytes are whole: a size that is copied from a table in MB shall not be missed by a rounding error.
-            found[field] = float(round(number)) if unit == MEGABYTE else number
+            # A size that is copied from a table in MB shall not be missed by a rounding error.
+            whole = float(round(number))
+            found[field] = whole if unit == MEGABYTE and isclose(number, whole, rel_tol=1e-12) else number
         if found.get("max_drop", 0.0) < 0:
             raise SettingError(f"a limit on the drop of quality must be at least 0, got {found['max_drop']}.")
         return cls(**found)
