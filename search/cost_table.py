@@ -28,6 +28,7 @@ from ..spaces.plan import Plan
 from ..spaces.space import Space
 from .cache import Cache
 from .finals import saved
+from .predictor import Predictor
 from .progress import Progress
 from .untaught import UntaughtBench, drawn_choice
 from .workbench import LocalWorkbench
@@ -114,17 +115,19 @@ def cost_table(
     known = cache.get(name)
     if known is not None and known["key"] == key:
         return Table.from_json(known)
+    shapes = Shapes.of(bench.anatomy)
     earlier = None if relearn else kept.get(COSTS, key)
     if earlier is not None:
         cache.put(name, earlier)
         return Table.from_json(earlier)
     space = Space(bench.anatomy, subject.axes)
     untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=seed)
-    plans = telling_plans(space, untaught, Shapes.of(bench.anatomy), count=PLANS, seed=seed)
+    plans = telling_plans(space, untaught, shapes, count=PLANS, seed=seed)
     lesson = _Lesson(bench, untaught, subject.workload, meter, seed)
     table = lesson.learn(plans, key, progress, seconds)
     cache.put(name, table.to_json())
-    kept.put(COSTS, key, table.to_json())
+    if Predictor.or_reason(table, shapes)[0] is not None:  # what was disturbed shall not disturb later searches
+        kept.put(COSTS, key, table.to_json())
     return table
 
 

@@ -217,6 +217,18 @@ def test_learning_stops_when_its_time_is_over(bench: LocalWorkbench, scripted: l
     assert "at least 8 plans, got 0" in reason
 
 
+def test_only_a_table_that_predicts_is_kept_for_later_searches(
+    bench: LocalWorkbench, scripted: list[Plan], tmp_path: Path
+) -> None:
+    cost_table.cost_table(
+        bench, SUBJECT, cache=Cache(tmp_path / "short"), meter=None, progress=Silent(), seed=0, seconds=0.0
+    )
+    table = learn(bench, SUBJECT, Cache(tmp_path / "second"))
+    assert len(table.measured) == len(scripted) == 24
+    assert learn(bench, SUBJECT, Cache(tmp_path / "third")) == table
+    assert len(scripted) == 24
+
+
 def test_real_models_are_timed_a_few_at_once(
     bench: LocalWorkbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
