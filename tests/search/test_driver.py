@@ -202,7 +202,7 @@ def test_the_best_are_exactly_those_that_nothing_dominates(rich: Record) -> None
     best = rich.best()
     expected = brute_force_front(rich.trials(), ("quality", "latency", "size"))
     assert sorted(plan.fingerprint for plan in plans_of(best)) == sorted(expected)
-    assert len(best) < 8  # at times a single one, where its measured latency is the least too
+    assert 1 < len(best) < 8
 
 
 def test_the_front_is_measured_whole_with_the_baseline_on_the_test_split(rich: Record) -> None:
