@@ -33,6 +33,7 @@ from paring.search.cost_table import Subject, cost_table
 from paring.search.examiner import Examiner
 from paring.search.examples import BATCH_TOKENS, Examples
 from paring.search.first_choices import starting_choices
+from paring.search.heats import Heat, Loss, Rules
 from paring.search.hints import hints_of
 from paring.search.objectives import Limits, Measures
 from paring.search.opening import open_workbench
@@ -40,7 +41,7 @@ from paring.search.predictor import Predictor
 from paring.search.prefix_reuse import PrefixReuse
 from paring.search.progress import Terminal
 from paring.search.quality import Quality
-from paring.search.racing import Loss, Race
+from paring.search.racing import Race
 from paring.search.rungs import rungs
 from paring.search.settings import Settings
 from paring.search.tasks import Task, load
@@ -74,7 +75,7 @@ class Judge:
         name: of the way.
         examiner: who asks.
         examples: how they come.
-        races: whether candidates may be dropped.
+        race: of the candidates; None where all are asked everything.
         budget: its limit on quality counts.
         seconds: per plan.
         found: the quality of those plans that were judged in full.
@@ -84,16 +85,18 @@ class Judge:
     name: str
     examiner: Examiner
     examples: Examples
-    races: bool
+    race: Race | None
     budget: Limits = Limits()  # noqa: RUF009  (frozen)
-    race: Race | None = None
+    rules: Rules | None = None
     seconds: list[float] = field(default_factory=list)
     found: dict[Plan, Quality] = field(default_factory=dict)
     lost: dict[Plan, Loss] = field(default_factory=dict)
 
     def judge(self, number: int, plan: Plan, model: nn.Module, executable: Executable, profile: Profile) -> None:
         """Asks a model for its answers, as a search would; the first is the original."""
-        heat = None if self.race is None else self.race.heat(profile)
+        heat = None
+        if self.race is not None and self.rules is not None:
+            heat = Heat(self.rules, self.race.rival(plan, profile))
         started = time.perf_counter()
         if heat is None:
             found = self.examiner.judged(self.examples, executable, model, self.examiner.metric)
@@ -104,8 +107,7 @@ class Judge:
             self.lost[plan] = heat.loss
             return
         self.found[plan] = found
-        if self.races and self.race is None:
-            self.race = Race(OBJECTIVES, self.budget, found, self.examples.labels, self.examiner.score)
+        self.rules = self.rules or Rules(self.budget, found, self.examples.labels, self.examiner.score)
         least = self.budget.least_quality(next(iter(self.found.values())).value)
         if self.race is not None and (least is None or found.value >= least):
             measures = Measures(found.value, 0.0, None, None, float(profile.stored_bytes))
@@ -140,7 +142,7 @@ def main() -> None:
         bench, described = open_workbench(settings, Terminal())
         predictor = learned(bench, described, settings)
         plans = drawn(Space(bench.anatomy, AXES), bench, arguments.plans, arguments.seed)
-        judges = judges_of(bench, Path(scratch))
+        judges = judges_of(bench, predictor, Path(scratch))
         done = contest(bench, plans, judges, predictor, arguments.seed, arguments.seconds)
     keep(
         arguments.name,
@@ -181,7 +183,7 @@ def drawn(space: Space, bench: LocalWorkbench, count: int, seed: int) -> dict[Pl
     return plans
 
 
-def judges_of(bench: LocalWorkbench, folder: Path) -> list[Judge]:
+def judges_of(bench: LocalWorkbench, predictor: Predictor, folder: Path) -> list[Judge]:
     """Everything on; with a budget; each of the three off; all off: the whole split at once in batches of 64."""
     own = bench.search
     fixed = FixedBatches("search", own.encoded, own.labels, own.padding, own.writing)
@@ -198,7 +200,8 @@ def judges_of(bench: LocalWorkbench, folder: Path) -> list[Judge]:
     for name, (reuses, races, examples) in ways.items():
         reuse = PrefixReuse(bench.anatomy, device) if reuses else None
         examiner = Examiner(kind, bench.metric, Cache(folder / name), device, reuse)
-        judges.append(Judge(name, examiner, examples, races, BUDGET if "budget" in name else Limits()))
+        race = Race(OBJECTIVES, predictor.costs_no_more) if races else None
+        judges.append(Judge(name, examiner, examples, race, BUDGET if "budget" in name else Limits()))
     return judges
 
 

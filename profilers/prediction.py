@@ -125,6 +125,33 @@ class CostModel:
             UnseenError: if the plan has something that no plan measured had, or lies so far from them that no
                 positive cost is predicted.
         """
+        ratio, scaled = self._scaled(counts)
+        own = self._width * sqrt(1 + float(scaled @ self._inverse @ scaled))
+        return Estimate(ratio, hypot(own, self._unit_error) * ratio)
+
+    def costs_no_more(self, one: Counts, other: Counts) -> bool:
+        """Whether the first of two plans surely costs no more than the second, at 97.5 %.
+
+        The error of the unit moves both alike, and so do weights where the plans have the same: neither counts here,
+        so much smaller differences are sure than where two intervals must not meet.
+
+        Args:
+            one: counts of the first.
+            other: counts of the second.
+
+        Raises:
+            UnseenError: if either cannot be predicted.
+        """
+        (ratio, scaled), (other_ratio, other_scaled) = self._scaled(one), self._scaled(other)
+        apart = scaled - other_scaled
+        return log(other_ratio / ratio) >= self._width * sqrt(2 + float(apart @ self._inverse @ apart))
+
+    def _scaled(self, counts: Counts) -> tuple[float, np.ndarray]:
+        """The predicted cost of a plan, and its features in units of priors, divided by that.
+
+        Raises:
+            UnseenError: if it cannot be predicted.
+        """
         unknown = (name for name in counts if name not in self._places and group_of(name) in self._groups)
         unseen = sorted(name for name in unknown if not is_refinement(name))
         if unseen:
@@ -133,9 +160,7 @@ class CostModel:
         ratio = float(row @ self._weights)
         if not ratio > 0:
             raise UnseenError("the plan is too unlike those measured to predict what it costs; measure this one.")
-        scaled = row * self._priors / ratio
-        own = self._width * sqrt(1 + float(scaled @ self._inverse @ scaled))
-        return Estimate(ratio, hypot(own, self._unit_error) * ratio)
+        return ratio, row * self._priors / ratio
 
     def weight(self, feature: str) -> float:
         """What a full count of a feature costs, in units of the original's cost."""

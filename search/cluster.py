@@ -99,13 +99,13 @@ class Feed:
         return self._proposals.are_exhausted and not self._open
 
     def next(self) -> tuple[int, str] | None:
-        """Number and plan, as JSON, of what to judge next; None for nothing now."""
+        """Number and brief, as JSON, of what to judge next; None for nothing now."""
         self._say()
         while not self.is_over and not self._proposals.are_exhausted and len(self._open) < self.most_open:
             proposal = self._proposals.propose()
             if proposal is not None:
                 self._open[proposal.trial.number] = proposal
-                return proposal.trial.number, proposal.plan.dumps()
+                return proposal.trial.number, self._judge.brief(proposal.plan).dumps()
         return None
 
     def answered(self, number: int, answer: Answer) -> None:

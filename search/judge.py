@@ -15,12 +15,14 @@ from ..profilers.timing import Effort, Latency, measure
 from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
-from .assessment import Assessment
+from ..spaces.plan_bytes import PlanBytes
+from .assessment import Assessment, Brief
 from .finals import measures_of, saved
+from .heats import Heat, Loss, Rules
 from .objectives import Limits, Measures
 from .predictor import Predictor
 from .quality import Quality
-from .racing import Heat, Race
+from .racing import Race
 from .study import Record
 from .trial import Dropped, State, Trial
 from .workbench import LocalWorkbench
@@ -90,15 +92,31 @@ class Judge:
         if plan == self._identity or self._race is None:
             quality = self._bench.quality(plan, self._bench.search, executable, model=compressed)
         else:
-            heat = self._race.heat(profile)
+            heat = Heat(self._rules, self._race.rival(plan, profile))
             raced = self._bench.raced(plan, executable, compressed, heat)
             if raced is None:
-                return self._dropped(number, plan, profile, heat)
+                assert heat.loss is not None
+                return self._dropped(number, plan, profile, heat.loss)
             quality = raced
         return self._finished(number, plan, profile, quality)
 
+    def brief(self, plan: Plan) -> Brief:
+        """What another process must know to assess a plan: whom it races against, by what is known before it is built.
+
+        Args:
+            plan: not judged before in this run.
+        """
+        is_baseline = plan == self._identity
+        if self._race is None or is_baseline or self._bench.examiner.known(self._identity, self._bench.search) is None:
+            return Brief(plan)
+        foreseen = self._foreseen(plan)
+        rival = None if foreseen is None else self._race.rival(plan, foreseen)
+        # Of another process it is the plan that judgements are kept by.
+        against = None if rival is None else self._race.plan(rival)
+        return Brief(plan, True, None if rival is None or against is None else (rival.number, against))
+
     def conclude(self, number: int, plan: Plan, found: Assessment, quiet: Quiet) -> Trial:
-        """The same where another process assessed it in full; it is built here only if its costs must be measured.
+        """The same where another process assessed it; it is built here only if its costs must be measured.
 
         Args:
             number: of the trial.
@@ -113,12 +131,9 @@ class Judge:
             return compressed, self._bench.executable(compressed)
 
         profile = self._profile(plan, found.stored_bytes, found.kernels, load, quiet)
-        return self._finished(number, plan, profile, found.quality)
-
-    def learn(self, trial: Trial) -> None:
-        """A trial of this run that was judged elsewhere, or before: it may beat others from now on."""
-        if self._race is not None:
-            self._race.enter(trial)
+        if isinstance(found.verdict, Loss):
+            return self._dropped(number, plan, profile, found.verdict)
+        return self._finished(number, plan, profile, found.verdict)
 
     def _profile(self, plan: Plan, stored_bytes: int, kernels: str, load: Load, quiet: Quiet) -> Profile:
         return Profile(
@@ -134,7 +149,8 @@ class Judge:
         measures = self._measures(quality.value, profile)
         state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
         trial = Trial(number, state, plan, "", quality, profile, measures)
-        self.learn(trial)
+        if self._race is not None:
+            self._race.enter(trial)
         return trial
 
     @cached_property
@@ -143,19 +159,37 @@ class Judge:
         return self._bench.quality(self._identity, self._bench.search, self._baseline, model=self._original)
 
     @cached_property
+    def _rules(self) -> Rules:
+        return Rules(self._budget, self._reference, self._bench.search.labels, self._bench.score)
+
+    @cached_property
     def _race(self) -> Race | None:
         """With all that this run judged before; None where nobody races."""
         if not self._objectives:
             return None
-        bench = self._bench
-        race = Race(self._objectives, self._budget, self._reference, bench.search.labels, bench.score)
+        race = Race(self._objectives, None if self._predictor is None else self._predictor.costs_no_more)
         for trial in self._record.trials():
             race.enter(trial)
         return race
 
-    def _dropped(self, number: int, plan: Plan, profile: Profile, heat: Heat) -> Trial:
-        loss = heat.loss
-        assert loss is not None
+    @cached_property
+    def _plan_bytes(self) -> PlanBytes:
+        return PlanBytes(self._bench.model, self._bench.anatomy)
+
+    def _foreseen(self, plan: Plan) -> Profile | None:
+        """The costs of a plan that is not built; None where they must be measured. It stores no fewer bytes."""
+        costs, predictor = {"latency", "memory"} & set(self._objectives), self._predictor
+        if costs and predictor is None:
+            return None
+        try:
+            latency = predictor.latency(plan) if predictor is not None and "latency" in costs else None
+            memory = predictor.memory(plan) if predictor is not None and "memory" in costs else None
+        except UnseenError:
+            return None
+        size = self._plan_bytes.of(plan)
+        return Profile(size, "", self._machine, str(self._workload), latency, memory)
+
+    def _dropped(self, number: int, plan: Plan, profile: Profile, loss: Loss) -> Trial:
         dropped = Dropped(loss.examples, loss.rival, self._measures(loss.quality, profile))
         state = State.INFEASIBLE if loss.rival is None else State.DROPPED
         return Trial(number, state, plan, loss.cause, profile=profile, dropped=dropped)

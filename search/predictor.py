@@ -68,6 +68,22 @@ class Predictor:
         """
         return self._memory_estimate(plan).ratio
 
+    def costs_no_more(self, cost: str, one: Plan, other: Plan) -> bool:
+        """Whether the first of two plans surely costs no more than the second.
+
+        Args:
+            cost: "latency" or "memory".
+            one: a plan.
+            other: another.
+
+        Raises:
+            UnseenError: if either was not predicted.
+        """
+        model = self._latency if cost == "latency" else self._memory
+        if model is None:
+            raise UnseenError("memory was not measured for the table; measure these plans.")
+        return model.costs_no_more(counted(one, self._shapes), counted(other, self._shapes))
+
     def _memory_estimate(self, plan: Plan) -> Estimate:
         if self._memory is None or self._table.peak_bytes is None:
             raise UnseenError("memory was not measured for the table; measure this plan.")

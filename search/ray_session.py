@@ -23,7 +23,9 @@ from .workers import LOCAL, Cluster
 _REACH_SECONDS = 5.0
 # Sockets lie in its temporary folder, and the system takes no path of more than some 100 characters for them.
 _LONGEST_SCRATCH = 40
+# Ray would have workers yield to everything else: beside other work they got a thirtieth of a core and seemed to hang.
 _ENVIRONMENT = {
+    "RAY_worker_niceness": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",

@@ -37,7 +37,7 @@ class Feed(Protocol):
         """Whether nothing more will be run."""
 
     def next(self) -> tuple[int, str] | None:
-        """Number and plan, as JSON, of what to run next; None for nothing now."""
+        """Number and brief, as JSON, of what to run next; None for nothing now."""
 
     def answered(self, number: int, answer: Answer) -> None:
         """Takes a worker's answer."""
@@ -106,8 +106,8 @@ def _asking(feed: Feed) -> Any:
             found = feed.next()
             if found is None:
                 return str(self.FINISHED) if feed.is_over else None
-            self.numbers[trial_id], plan = found
-            return {"plan": plan}
+            self.numbers[trial_id], brief = found
+            return {"brief": brief}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
             if result is not None and not error:
@@ -188,13 +188,13 @@ def _judging() -> Any:
 
             call("register", Worker.here(node()))
             self._bench = opened(call, Path(self.logdir).parent / f"worker-{os.getpid()}")
-            self._plan = config["plan"]
+            self._brief = config["brief"]
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self._plan = new_config["plan"]
+            self._brief = new_config["brief"]
             return True
 
         def step(self) -> dict[str, Any]:
-            return {"answer": answer_to(self._bench, self._plan), "done": True}
+            return {"answer": answer_to(self._bench, self._brief), "done": True}
 
     return Judging

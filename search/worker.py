@@ -1,6 +1,5 @@
 """A worker: what it is sent once, the workbench it opens with it, and what it answers."""
 
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,8 +14,9 @@ from ..spaces.factoring import Factoring
 from ..spaces.palette import Palette
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan
 from ..spaces.workbench import Material
-from .assessment import Assessment, assess
+from .assessment import Assessment, Brief, assess
 from .data import Tables, read_tables
+from .objectives import Limits
 from .outcome import ENDING, failure_of
 from .prepared import Prepared
 from .progress import Silent
@@ -44,6 +44,7 @@ class Shipment:
         prepared: modular layers, where the axis "assembly" is searched.
         reuses_prefixes: whether layers that were computed for a model before are not computed again.
         judge_in: in what float parts are judged.
+        budget: whose limits on quality end the race of a candidate.
     """
 
     model: PreTrainedModel
@@ -58,6 +59,7 @@ class Shipment:
     prepared: Prepared | None
     reuses_prefixes: bool
     judge_in: str
+    budget: Limits
 
     @classmethod
     def of(cls, settings: Settings, bench: LocalWorkbench, *, threads: int) -> Self:
@@ -84,6 +86,7 @@ class Shipment:
             bench.prepared() if "assembly" in settings.axes else None,
             settings.reuses_prefixes,
             settings.judge_in,
+            settings.budget,
         )
 
     def packed(self) -> bytes:
@@ -109,7 +112,11 @@ class Answer:
 
 
 class WorkerBench(LocalWorkbench):
-    """The workbench of a worker: judges, and learns what the plans it judges need, unless another worker has."""
+    """The workbench of a worker: judges, and learns what the plans it judges need, unless another worker has.
+
+    Attributes:
+        budget: see `Shipment`.
+    """
 
     def __init__(self, shipment: Shipment, folder: Path, call: Line) -> None:
         """Encodes the data.
@@ -138,6 +145,7 @@ class WorkerBench(LocalWorkbench):
             cache=(cache := ShelfCache(folder / "cache", call)),
         )
         self._shelf_cache, self._weights_folder = cache, folder / "weights"
+        self.budget = shipment.budget
 
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan, with the weights that the driver trained for it, if any."""
@@ -166,16 +174,16 @@ def opened(call: Line, folder: Path) -> WorkerBench:
     return WorkerBench(shipment, folder, call)
 
 
-def answer_to(bench: LocalWorkbench, plan: str) -> Answer:
+def answer_to(bench: WorkerBench, brief: str) -> Answer:
     """Judges a plan, whatever it raises: one bad candidate never ends a worker.
 
     Args:
         bench: of this process.
-        plan: as JSON.
+        brief: as JSON.
     """
     try:
         with devices.clean_after_failure(bench.device):
-            return Answer(assess(bench, Plan.from_json(json.loads(plan))))
+            return Answer(assess(bench, Brief.loads(brief), bench.budget))
     except ENDING as error:
         return Answer(None, State.FAILED, str(error), ends_search=True)
     except Exception as error:

@@ -24,10 +24,11 @@ from paring.errors import SearchError, SettingError, StorageError, TimedOutError
 from paring.profilers.machine import available_cores
 from paring.profilers.workload import Workload
 from paring.search import judge, ray_session
-from paring.search.assessment import Assessment, assess
+from paring.search.assessment import Assessment, Brief, assess
 from paring.search.cache import Cache
 from paring.search.cluster import Feed
 from paring.search.driver import search
+from paring.search.objectives import Limits
 from paring.search.ray_session import Joined
 from paring.search.settings import Settings
 from paring.search.shelf import Shelf
@@ -39,7 +40,9 @@ from paring.search.trial import State, Trial
 from paring.search.workbench import LocalWorkbench
 from paring.search.worker import Answer, Shipment, WorkerBench, answer_to, opened
 from paring.search.workers import Cluster
+from paring.spaces.palette import Palette
 from paring.spaces.plan import Plan
+from paring.spaces.precision import Precision
 
 TWO = Cluster("local", workers=2, cpus_per_trial=min(1.0, available_cores() / 2))
 TRIALS = 8
@@ -75,11 +78,12 @@ def unpack(content, exploded):
     from paring.search import worker
     real = worker.assess
 
-    def assess(bench, plan):
+    def assess(bench, brief, budget):
         try:
-            open(exploded, "x").close()
+            with open(exploded, "x") as file:
+                file.write(str(os.nice(0)))
         except FileExistsError:
-            return real(bench, plan)
+            return real(bench, brief, budget)
         os.kill(os.getpid(), signal.SIGKILL)
 
     worker.assess = assess
@@ -176,7 +180,8 @@ def test_a_killed_driver_and_a_killed_worker_change_nothing(
     monkeypatch.setattr(Shipment, "packed", lambda own: pickle.dumps(mined.Parcel(real(own), str(exploded))))
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     record = search(settings(out, cluster=TWO))
-    assert exploded.exists()
+    # Workers yield to other work as much as this process does, and no more.
+    assert int(exploded.read_text(encoding="utf8")) == os.nice(0)
     assert dict(os.environ) == environment
     assert signal.getsignal(signal.SIGTERM) == handler
     assert of_ray(out) == []
@@ -252,11 +257,11 @@ class InOneProcess:
             if not jobs:
                 assert feed.is_over
                 return
-            for worker, (number, plan) in reversed(list(zip(workers, jobs, strict=False))):
-                feed.answered(number, self.answer(worker, number, plan))
+            for worker, (number, brief) in reversed(list(zip(workers, jobs, strict=False))):
+                feed.answered(number, self.answer(worker, number, brief))
 
-    def answer(self, worker: WorkerBench, number: int, plan: str) -> Answer:
-        return answer_to(worker, plan)
+    def answer(self, worker: WorkerBench, number: int, brief: str) -> Answer:
+        return answer_to(worker, brief)
 
 
 def test_workers_that_answer_in_any_order_give_the_same_search(
@@ -275,6 +280,49 @@ def test_workers_that_answer_in_any_order_give_the_same_search(
     assert [final.quality for final in record.finals()] == [final.quality for final in alone.finals()]
 
 
+@pytest.mark.parametrize("budget", [Limits(), Limits(max_drop=0.05)])
+def test_one_worker_races_as_a_process_alone_does(
+    settings: Callable[..., Settings],
+    wild: tuple[Path, Task],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    budget: Limits,
+) -> None:
+    palette = Palette((Precision(8, 8), Precision(4)), (Precision(8),))
+    asked = {"model": str(wild[0]), "task": wild[1], "palette": palette, "trials": 16, "budget": budget}
+    alone = search(settings(tmp_path / "alone", **asked))
+    InOneProcess(monkeypatch, n_workers=1)
+    record = search(settings(tmp_path / "run", **asked, cluster=TWO))
+    left = [trial for trial in record.trials() if trial.dropped is not None]
+    assert len(left) >= 3
+    assert [(one.plan, one.dropped, one.cause) for one in left] == [
+        (one.plan, one.dropped, one.cause) for one in alone.trials() if one.dropped is not None
+    ]
+    assert judged(record) == judged(alone)
+
+
+def test_workers_that_answer_in_any_order_drop_only_what_is_beaten(
+    settings: Callable[..., Settings], wild: tuple[Path, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    palette = Palette((Precision(8, 8), Precision(4)), (Precision(8),))
+    asked = {"model": str(wild[0]), "task": wild[1], "palette": palette, "trials": 16}
+    whole = {trial.plan: trial for trial in search(settings(tmp_path / "whole", **asked, races=False)).trials()}
+    InOneProcess(monkeypatch)
+    record = search(settings(tmp_path / "run", **asked, cluster=TWO))
+    trials = {trial.number: trial for trial in record.trials()}
+    left = [trial for trial in trials.values() if trial.dropped is not None]
+    assert left
+    for trial in left:
+        assert trial.state == State.DROPPED
+        assert trial.dropped is not None
+        rival, known = trials[trial.dropped.rival or 0].measures, whole[trial.plan].measures
+        assert rival is not None
+        assert known is not None
+        assert rival.size_bytes <= known.size_bytes
+        assert rival.quality > known.quality
+    assert {one.plan for one in record.best()} == {one.plan for one in Record.open(tmp_path / "whole").best()}
+
+
 def test_a_small_space_is_searched_to_its_end(
     settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,11 +338,11 @@ def test_failures_are_told_apart_and_end_nothing(
     failures = {1: RuntimeError("boom"), 2: MemoryError("9 GiB"), 3: TimedOutError("it took too long")}
     asked: list[Plan] = []
 
-    def fails(bench: LocalWorkbench, plan: Plan) -> Assessment:
-        asked.append(plan)
+    def fails(bench: LocalWorkbench, brief: Brief, budget: Limits) -> Assessment:
+        asked.append(brief.plan)
         if len(asked) - 1 in failures:
             raise failures[len(asked) - 1]
-        return real(bench, plan)
+        return real(bench, brief, budget)
 
     monkeypatch.setattr("paring.search.worker.assess", fails)
     record = search(settings(tmp_path / "run", cluster=TWO, trials=5))
@@ -320,7 +368,7 @@ def test_what_is_no_fault_of_a_plan_ends_the_search(
 ) -> None:
     InOneProcess(monkeypatch, n_workers=1)
 
-    def fails(bench: LocalWorkbench, plan: Plan) -> Assessment:
+    def fails(bench: LocalWorkbench, brief: Brief, budget: Limits) -> Assessment:
         raise failure
 
     monkeypatch.setattr("paring.search.worker.assess", fails)

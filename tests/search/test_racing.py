@@ -1,23 +1,28 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
 from paring.profilers.estimates import PredictedLatency, PredictedMemory
+from paring.profilers.prediction import UnseenError
 from paring.profilers.profile import Profile
+from paring.search.heats import WRONG_DROPS, Heat, Rules
 from paring.search.objectives import Limits, Measures
 from paring.search.paired import level_test, paired_test, sign_test
 from paring.search.quality import Quality, judge
-from paring.search.racing import WRONG_DROPS, Heat, Race
+from paring.search.racing import Pairing, Race
 from paring.search.rungs import sizes
 from paring.search.trial import State, Trial
+from paring.spaces.plan import Layer, Plan, Slot, Stack
 
 EXAMPLES = 872
 LABELS = np.zeros(EXAMPLES)
 COSTS = ("quality", "latency", "memory", "size")
+PLANS = [Plan((Stack("encoder", tuple(Slot(Layer(index)) for index in range(depth))),)) for depth in (1, 2)]
 
 
 def accuracy(labels: np.ndarray, outcomes: np.ndarray) -> float:
@@ -51,13 +56,30 @@ def judged(number: int, found: Quality, costs: Profile) -> Trial:
     return Trial(number, State.JUDGED, None, "", found, costs, Measures(found.value, 0.0, 1.0, 1.0, 1.0))
 
 
-def race_of(rivals: Sequence[tuple[np.ndarray, Profile]], baseline: np.ndarray, budget: Limits | None = None) -> Race:
-    metric, score = ("accuracy", accuracy) if baseline.ndim == 1 else ("ratio", ratio)
-    labels = LABELS[: len(baseline)]
-    race = Race(COSTS, budget or Limits(), quality(baseline, metric), labels, score)
+class Racing:
+    """The race of a run, and the rules of its heats."""
+
+    def __init__(self, baseline: np.ndarray, budget: Limits, pairing: Pairing | None) -> None:
+        metric, score = ("accuracy", accuracy) if baseline.ndim == 1 else ("ratio", ratio)
+        self.race = Race(COSTS, pairing)
+        self._rules = Rules(budget, quality(baseline, metric), LABELS[: len(baseline)], score)
+
+    def heat(self, costs: Profile, plan: Plan | None = None) -> Heat:
+        return Heat(self._rules, self.race.rival(plan, costs))
+
+
+def race_of(
+    rivals: Sequence[tuple[np.ndarray, Profile]],
+    baseline: np.ndarray,
+    budget: Limits | None = None,
+    pairing: Pairing | None = None,
+    plans: Sequence[Plan] = (),
+) -> Racing:
+    racing, metric = Racing(baseline, budget or Limits(), pairing), "accuracy" if baseline.ndim == 1 else "ratio"
     for number, (outcomes, costs) in enumerate(rivals, start=1):
-        race.enter(judged(number, quality(outcomes, metric), costs))
-    return race
+        trial = judged(number, quality(outcomes, metric), costs)
+        racing.race.enter(replace(trial, plan=plans[number - 1]) if plans else trial)
+    return racing
 
 
 def run(heat: Heat, outcomes: np.ndarray, order: np.ndarray) -> int | None:
@@ -192,6 +214,35 @@ def test_costs_count_with_their_error(costs: Profile, leaves: bool) -> None:
     assert (run(heat, bad, draw.permutation(EXAMPLES)) is not None) == leaves
 
 
+def test_predicted_costs_are_compared_as_a_pair() -> None:
+    """Intervals that meet leave open what the pair does not, and the other way round; bytes are as they are."""
+    draw = np.random.default_rng(0)
+    rival, bad, (one, other) = right(0.92, draw), right(0.6, draw), PLANS
+    wide = profile(late=0.5, error=0.2)
+    for is_sure, costs, leaves in ((True, wide, True), (False, profile(late=0.9), False), (True, profile(size=99), 0)):
+        asked: list[tuple[str, Plan, Plan]] = []
+
+        def pairing(cost: str, first: Plan, second: Plan, seen: list[Any] = asked, is_sure: bool = is_sure) -> bool:
+            seen.append((cost, first, second))
+            return is_sure
+
+        heat = race_of([(rival, wide)], rival, None, pairing, [one]).heat(costs, other)
+        assert (run(heat, bad, draw.permutation(EXAMPLES)) is not None) == leaves
+        assert asked[0] == ("latency", one, other)
+
+
+def test_what_an_earlier_table_knew_is_compared_by_its_interval() -> None:
+    draw = np.random.default_rng(0)
+    rival, bad = right(0.92, draw), right(0.6, draw)
+
+    def pairing(cost: str, first: Plan, second: Plan) -> bool:
+        raise UnseenError("not in this table")
+
+    for late, leaves in ((0.9, True), (0.49, False)):
+        heat = race_of([(rival, profile())], rival, None, pairing, PLANS[:1]).heat(profile(late=late), PLANS[1])
+        assert (run(heat, bad, draw.permutation(EXAMPLES)) is not None) == leaves
+
+
 def test_the_rival_is_the_best_of_those_that_cost_no_more() -> None:
     draw = np.random.default_rng(0)
     best, good, fair, bad = (right(share, draw) for share in (0.95, 0.92, 0.85, 0.6))
@@ -205,10 +256,10 @@ def test_the_rival_is_the_best_of_those_that_cost_no_more() -> None:
 def test_only_trials_that_keep_the_budget_beat_others() -> None:
     draw = np.random.default_rng(0)
     good, bad = right(0.92, draw), right(0.6, draw)
-    race = race_of([], good)
-    race.enter(replace(judged(1, quality(good), profile()), state=State.INFEASIBLE))
-    race.enter(Trial(2, State.FAILED, None, "it broke"))
-    assert run(race.heat(profile()), bad, draw.permutation(EXAMPLES)) is None
+    racing = race_of([], good)
+    racing.race.enter(replace(judged(1, quality(good), profile()), state=State.INFEASIBLE))
+    racing.race.enter(Trial(2, State.FAILED, None, "it broke"))
+    assert run(racing.heat(profile()), bad, draw.permutation(EXAMPLES)) is None
 
 
 def test_what_breaks_the_limit_leaves_whatever_it_costs() -> None:
