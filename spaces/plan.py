@@ -35,7 +35,7 @@ class Treatment:
     @property
     def is_identity(self) -> bool:
         """Whether nothing is done."""
-        return self == Treatment()
+        return self.factors is None and self.precision is None
 
     def to_json(self) -> dict[str, Any]:
         """Only what is done, in words a person can read."""

@@ -19,7 +19,7 @@ from ..input_ranges import input_ranges
 from ..intermediate_ranges import intermediate_ranges
 from ..intermediates import set_intermediate
 from ..palette import FLOAT
-from ..plan import Plan, Treatments
+from ..plan import Plan, Treatment, Treatments
 from ..precision import Precision
 from ..quantised import BFloat16Linear, QuantEmbedding, QuantLinear, recalled, store
 from ..rounded_weights import rounded_weights
@@ -149,12 +149,14 @@ def _quantise_table(module: nn.Module, table: Tensor, precision: Precision, foun
 
 def _set(old: Treatments, wanted: Mapping[str, Value]) -> Treatments:
     """The treatments with the precisions of these kinds set to the chosen ones."""
+    found = dict(old.items)
     for kind, value in wanted.items():
-        precision, before = None if value == FLOAT else Precision.parse(str(value)), old.get(kind)
-        if precision is not None and before.factors is not None and before.factors.is_decoded:
+        factors = found[kind].factors if kind in found else None
+        precision = None if value == FLOAT else Precision.parse(str(value))
+        if precision is not None and factors is not None and factors.is_decoded:
             precision = _of_decoded(precision)
-        old = old.with_(kind, replace(before, precision=precision))
-    return old
+        found[kind] = Treatment(factors, precision)
+    return Treatments.of(found)
 
 
 def _of_decoded(precision: Precision) -> Precision | None:
