@@ -73,6 +73,33 @@ def test_full_rank_gives_the_weights_back(method: str, shape: tuple[int, int], c
 
 
 @pytest.mark.parametrize("count", [1, 3])
+def test_a_linear_autoencoder_with_the_loss_of_the_answers_converges_to_the_closed_form(count: int) -> None:
+    """One encoder and decoder for all weights, trained from a random start: never below it, and hardly above."""
+    weights, shown = weights_and_seen(count, 24, 20)
+    # One metric of inputs, so that one encoder can be the best for every weight.
+    shown = [replace(own, moment=shown[0].moment, total=shown[0].total) for own in shown]
+    metrics = [metric_of("sensitivity", own, centred=True) for own in shown]
+    least = output_error(metrics, weights, factorise("sensitivity", weights, 6, shown).dense())
+    root = torch.linalg.cholesky(metrics[0].inputs)
+    turned = torch.stack([metric.turned(weight, root) for weight, metric in zip(weights, metrics, strict=True)])
+    encoder, decoder = (0.1 * normal(20, 6, seed=seed).double() for seed in (1, 2))
+    with torch.enable_grad():
+        encoder, decoder = encoder.requires_grad_(), decoder.requires_grad_()
+        optimizer = torch.optim.LBFGS([encoder, decoder], max_iter=500, line_search_fn="strong_wolfe")
+        scale = float(turned.square().sum())
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            found = (turned - turned @ encoder @ decoder.t()).square().sum() / scale
+            found.backward()  # type: ignore[no-untyped-call]
+            return found
+
+        optimizer.step(loss)
+        trained = scale * float(loss().detach())
+    assert least * (1 - 1e-6) <= trained <= 1.01 * least
+
+
+@pytest.mark.parametrize("count", [1, 3])
 def test_each_method_errs_least_by_its_own_measure(count: int) -> None:
     weights, shown = weights_and_seen(count, 24, 20)
     found = {method: factorise(method, weights, 6, shown).dense() for method in TWO_FACTOR_METHODS}
