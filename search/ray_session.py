@@ -72,7 +72,9 @@ def joined(cluster: Cluster, folder: Path) -> Iterator[Joined]:
                 _start(cluster, scratch)
             has = ray().cluster_resources()
             where = "this machine" if cluster.address == LOCAL else f"the cluster at {cluster.address}"
-            yield Joined(cluster.fitting(has.get("CPU", 0.0), has.get("GPU", 0.0), where), scratch)
+            n_workers = cluster.fitting(has.get("CPU", 0.0), has.get("GPU", 0.0), where)
+            os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(n_workers)  # all start at once
+            yield Joined(n_workers, scratch)
         finally:
             ray().shutdown()
             shutil.rmtree(scratch, ignore_errors=True)

@@ -6,6 +6,7 @@ same command goes on from there.
 """
 
 import os
+import time
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +22,9 @@ from .workers import Cluster
 # How often a plan is tried again whose worker died, by a signal or for want of memory.
 _RETRIES = 2
 _SHELF = "paring-shelf"
+# Tune gives a plan whose worker is still starting to one that has just become free, and ends the start: where judging
+# takes less than starting, all but the first worker would never come up. So none answers first before all are here.
+_TOGETHER_SECONDS = 120.0
 
 
 class Feed(Protocol):
@@ -64,7 +68,7 @@ def run_trials(cluster: Cluster, joined: Joined, *, shipment: bytes, folder: Pat
     serving = ray().remote(Shelf).options(num_cpus=0, name=_SHELF, scheduling_strategy=here)
     shelf = serving.remote(str(folder.resolve()), shipment)
     feed.crowd = lambda: _on_this_machine(ray().get(shelf.workers.remote()))
-    asking = _asking(feed)
+    asking = _asking(feed, lambda handed: shelf.expect.remote(min(handed, joined.n_workers)))
     tuner = tune.Tuner(
         tune.with_resources(_judging(), {"cpu": cluster.cpus_per_trial, "gpu": cluster.gpus_per_trial}),
         tune_config=tune.TuneConfig(
@@ -78,7 +82,7 @@ def run_trials(cluster: Cluster, joined: Joined, *, shipment: bytes, folder: Pat
             storage_path=str(joined.scratch / "tune"),
             failure_config=tune.FailureConfig(max_failures=_RETRIES),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            callbacks=[_losses(asking)],
+            callbacks=[_losses(asking, shelf.lost.remote)],
             stop=_stopping(asking),
             verbose=0,
         ),
@@ -92,14 +96,15 @@ def _on_this_machine(workers: list[Worker]) -> list[Worker]:
     return [one for one in workers if one.node == node()]
 
 
-def _asking(feed: Feed) -> Any:
-    """What Tune asks for trials."""
+def _asking(feed: Feed, handed_out: Callable[[int], object]) -> Any:
+    """What Tune asks for trials; says how many it has handed out."""
 
     class Asking(import_module("ray.tune.search").Searcher):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.feed: Feed | None = feed
             self.numbers: dict[str, int] = {}
+            self.handed = 0
             self.failure: Exception | None = None
 
         def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -107,6 +112,8 @@ def _asking(feed: Feed) -> Any:
             if found is None:
                 return str(self.FINISHED) if feed.is_over else None
             self.numbers[trial_id], brief = found
+            self.handed += 1
+            handed_out(self.handed)
             return {"brief": brief}
 
         def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -146,9 +153,15 @@ def _cause(report: str) -> tuple[State, str]:
     return State.FAILED, f"{tries} died: {last}"
 
 
-def _losses(asking: Any) -> Any:
+def _losses(asking: Any, lost: Callable[[str], object]) -> Any:
+    """What Tune tells of trials whose workers died; `lost` is told which."""
+
     class Losses(import_module("ray.tune").Callback):  # type: ignore[misc]
+        def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            lost(trial.trial_id)
+
         def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+            lost(trial.trial_id)
             said = Path(trial.error_file or "")
             asking.lose(trial.trial_id, said.read_text(encoding="utf8") if said.is_file() else "")
 
@@ -186,15 +199,19 @@ def _judging() -> Any:
             def call(method: str, *arguments: Any) -> Any:
                 return ray().get(getattr(shelf, method).remote(*arguments))
 
-            call("register", Worker.here(node()))
+            self._brief, self._call, self._worker = config["brief"], call, Worker.here(node())
+            call("register", self._worker, None)
             self._bench = opened(call, Path(self.logdir).parent / f"worker-{os.getpid()}")
-            self._brief = config["brief"]
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self._brief = new_config["brief"]
             return True
 
         def step(self) -> dict[str, Any]:
-            return {"answer": answer_to(self._bench, self._brief), "done": True}
+            self._call("register", self._worker, self.trial_id)
+            answer, deadline = answer_to(self._bench, self._brief), time.monotonic() + _TOGETHER_SECONDS
+            while not self._call("are_all_here") and time.monotonic() < deadline:
+                time.sleep(0.2)
+            return {"answer": answer, "done": True}
 
     return Judging

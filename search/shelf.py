@@ -24,19 +24,32 @@ class Shelf:
             shipment: what every worker is to begin with.
         """
         self._folder, self._shipment = Path(folder), shipment
-        self._workers: list[Worker] = []
+        self._jobs: dict[Worker, str | None] = {}
+        self._expected = 0
 
     def shipment(self) -> bytes:
         """What every worker begins with."""
         return self._shipment
 
-    def register(self, worker: Worker) -> None:
-        """Says that a process judges from now on."""
-        self._workers.append(worker)
+    def register(self, worker: Worker, job: str | None) -> None:
+        """Says what a process judges from now on; None while it is starting."""
+        self._jobs[worker] = job
+
+    def lost(self, job: str) -> None:
+        """Says that the process has died that judged this."""
+        self._jobs = {worker: own for worker, own in self._jobs.items() if own != job}
+
+    def expect(self, count: int) -> None:
+        """Says for how many workers there is work."""
+        self._expected = count
+
+    def are_all_here(self) -> bool:
+        """Whether as many workers have begun to judge as there is work for."""
+        return sum(job is not None for job in self._jobs.values()) >= self._expected
 
     def workers(self) -> list[Worker]:
-        """All that were ever registered; some may have ended."""
-        return self._workers
+        """All that were registered and not lost; some may have ended."""
+        return list(self._jobs)
 
     def get(self, place: str, name: str) -> bytes | None:
         """The content of a file, or None.

@@ -83,6 +83,8 @@ def unpack(content, exploded):
             with open(exploded, "x") as file:
                 file.write(str(os.nice(0)))
         except FileExistsError:
+            with open(exploded + ".judges", "a") as file:
+                file.write(f"{os.getpid()}\\n")
             return real(bench, brief, budget)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -180,6 +182,8 @@ def test_a_killed_driver_and_a_killed_worker_change_nothing(
     monkeypatch.setattr(Shipment, "packed", lambda own: pickle.dumps(mined.Parcel(real(own), str(exploded))))
     environment, handler = dict(os.environ), signal.getsignal(signal.SIGTERM)
     record = search(settings(out, cluster=TWO))
+    judges = exploded.with_name(f"{exploded.name}.judges").read_text(encoding="utf8").split()
+    assert len(set(judges)) >= 2  # judging takes less than starting a worker, and still both take part
     # Workers yield to other work as much as this process does, and no more.
     assert int(exploded.read_text(encoding="utf8")) == os.nice(0)
     assert dict(os.environ) == environment
@@ -429,6 +433,25 @@ def test_what_ended_or_was_replaced_is_left_alone(bystander: Bystander) -> None:
     with pytest.raises(RuntimeError, match="boom"):
         fails()
     assert not bystander.is_stopped
+
+
+def test_all_workers_are_here_when_each_has_begun_to_judge() -> None:
+    shelf, workers = Shelf("", b""), [Worker("here", pid, 0.0) for pid in range(3)]
+    assert shelf.are_all_here()
+    shelf.expect(2)
+    for worker in workers[:2]:
+        shelf.register(worker, None)
+    shelf.register(workers[0], "first")
+    assert not shelf.are_all_here()  # the second is still starting
+    shelf.register(workers[0], "third")
+    assert not shelf.are_all_here()
+    shelf.register(workers[1], "second")
+    assert shelf.are_all_here()
+    shelf.lost("third")
+    assert shelf.workers() == [workers[1]]
+    assert not shelf.are_all_here()
+    shelf.register(workers[2], "third")
+    assert shelf.are_all_here()
 
 
 def test_the_first_to_put_something_on_the_shelf_decides(tmp_path: Path) -> None:
