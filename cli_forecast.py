@@ -40,7 +40,7 @@ def _words(found: "Forecast") -> str:
     asked = "as many trials as the minutes allow" if found.trials is None else f"{found.trials} trials"
     lines = [
         f"Space      {_count(found.choices)} choices{about}",
-        *(f"First      {one.what}: {one.times}, {_time(one.seconds)}" for one in found.preparing),
+        *(f"First      {one.what}, {one.times} times: {_time(one.seconds)}" for one in found.preparing),
         f"Search     {asked}, {_time(found.trial_seconds)} each",
         f"Front      measured whole in {_time(found.front_seconds)}",
         f"In all     about {found.minutes:.1f} minutes, and {found.peak_bytes / 1e6:,.0f} MB of memory",

@@ -1,12 +1,13 @@
 """Twenty kills at random moments: nothing judged is lost, and the final front is that of an undisturbed run.
 
-    python benchmarks/kills.py [--model MODEL --data DATA] [--kills 20] [--cluster]
+    python benchmarks/kills.py [--model MODEL --data DATA] [--kills 20] [--cluster] [--prepared LAYERS]
 
 Without a model, that of `paring demo` is trained first. The search covers a whole space (tilings of the layers, and how
 many of them go), because random numbers of a run that goes on are not those it began with: what both runs end with is
 then the same only if nothing was lost, however often one of them was cut off. Modular layers are trained in the run, so
-kills hit their training too. A kill (SIGKILL) comes after a random time, drawn so that all of them together leave the
-last part of the search to a command that nobody kills; one in five comes while the command is still starting.
+kills hit their training too, unless `--prepared` gives them. A kill (SIGKILL) comes after a random time, drawn so that
+all of them together leave the last part of the search to a command that nobody kills; one in five comes while the
+command is still starting.
 """
 
 import argparse
@@ -36,8 +37,6 @@ _SPACE = [
     "64",
     "--axes",
     "assembly,depth",
-    "--granularities",
-    "2,3,6",
     "--objectives",
     "quality,size",
     "--sampler",
@@ -53,6 +52,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--trials", type=int, default=400)
     parser.add_argument("--modular-steps", type=int, default=60)
+    parser.add_argument("--prepared", help="modular layers of `paring prepare`, so that kills hit the judging")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cluster", action="store_true", help="judge on two workers")
@@ -63,10 +63,16 @@ def main() -> None:
             model, data = str(Path(place) / "model"), str(Path(place) / "data")
             make_model(make_data(Path(data)), Path(model), Silent())
         asked = [model, "--data", data, *_SPACE, "--limit", str(arguments.limit), "--trials", str(arguments.trials)]
-        asked += ["--modular-steps", str(arguments.modular_steps), "--threads", "1"]
+        if arguments.prepared is None:
+            asked += ["--modular-steps", str(arguments.modular_steps)]
+        else:
+            asked += ["--prepared", str(Path(arguments.prepared).resolve())]
+        asked += ["--threads", "1"]
         asked += ["--cluster", "local", "--workers", "2"] if arguments.cluster else []
         rows, facts = _compared(asked, Path(place), arguments.kills, random.Random(arguments.seed))
-    keep("kills_cluster" if arguments.cluster else "kills", rows, model=Path(model).name, command=asked[3:], **facts)
+    name = ("kills_cluster" if arguments.cluster else "kills") + ("_judging" if arguments.prepared else "")
+    # Without the places of model, data and layers, which are of this machine.
+    keep(name, rows, model=Path(model).name, command=[word for word in asked if "/" not in word], **facts)
 
 
 def _compared(

@@ -35,7 +35,7 @@ from paring.spaces.space import Space
 
 SHARES = (0.9, 0.95, 0.99)
 # Of the plans, what one search may ask for; and what a sampler may that takes seconds for each.
-_MOST_SHARE, _MOST_OF_SLOW = 0.1, {"gp": 100}
+_MOST_SHARE, _MOST_OF_SLOW = 0.1, {"gp": 210}
 _STARTS = 20
 _REPEATS = 200
 

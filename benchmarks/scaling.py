@@ -3,7 +3,7 @@
     python benchmarks/scaling.py --model MODEL --data DATA
 
 Measured here, on the CPU: what building a plan takes per parameter, what the driver takes per trial (proposing,
-resolving, recording), what fractions of the work a drawn plan leaves, and, from `ray_overhead.json`, what Ray takes.
+resolving, recording), what fractions of the work a drawn plan leaves, and what Ray takes (`ray_overhead_short.json`).
 Computed: judging, from the floating-point operations of a pass and a GPU's published peak at an assumed utilisation.
 Simulated: the same `Feed`, proposals and record as in a search, with workers that only exist on a clock, 1 to 64 of
 them; the driver's time is its real one.
@@ -119,7 +119,7 @@ def _units(asked: Settings, place: Path) -> dict[str, float]:
     in_stacks = sum(
         rows * columns * stack.n_layers for stack in bench.anatomy.stacks for rows, columns in stack.shapes.values()
     )
-    overhead = json.loads((FOLDER / "ray_overhead.json").read_text(encoding="utf8"))
+    overhead = json.loads((FOLDER / "ray_overhead_short.json").read_text(encoding="utf8"))
     shapes = Shapes.of(bench.anatomy)
     identity = counted(bench.anatomy.identity(), shapes)
     layers = {name for name in identity if name.startswith("layers:")}
