@@ -117,7 +117,7 @@ def cost_table(
         return Table.from_json(known)
     shapes = Shapes.of(bench.anatomy)
     earlier = None if relearn else kept.get(COSTS, key)
-    if earlier is not None:
+    if earlier is not None and Predictor.or_reason(Table.from_json(earlier), shapes)[0] is not None:
         cache.put(name, earlier)
         return Table.from_json(earlier)
     space = Space(bench.anatomy, subject.axes)

@@ -10,6 +10,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from paring.errors import MeasurementError
+from paring.profilers import kept
 from paring.profilers.counting import Shapes, counted
 from paring.profilers.estimates import PredictedLatency, PredictedMemory
 from paring.profilers.memory import Memory, MemoryMeter
@@ -217,12 +218,15 @@ def test_learning_stops_when_its_time_is_over(bench: LocalWorkbench, scripted: l
     assert "at least 8 plans, got 0" in reason
 
 
-def test_only_a_table_that_predicts_is_kept_for_later_searches(
-    bench: LocalWorkbench, scripted: list[Plan], tmp_path: Path
+@pytest.mark.parametrize("was_kept", [False, True])
+def test_only_a_table_that_predicts_serves_later_searches(
+    bench: LocalWorkbench, scripted: list[Plan], tmp_path: Path, was_kept: bool
 ) -> None:
-    cost_table.cost_table(
+    short = cost_table.cost_table(
         bench, SUBJECT, cache=Cache(tmp_path / "short"), meter=None, progress=Silent(), seed=0, seconds=0.0
     )
+    if was_kept:  # by a version that kept all
+        kept.put(cost_table.COSTS, short.key, short.to_json())
     table = learn(bench, SUBJECT, Cache(tmp_path / "second"))
     assert len(table.measured) == len(scripted) == 24
     assert learn(bench, SUBJECT, Cache(tmp_path / "third")) == table
