@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 from typing import Self
 
+from transformers import PreTrainedModel
+
 from ..profilers.runtimes import Executable
 from ..spaces import artefact
 from ..spaces.plan import Plan
@@ -68,14 +70,27 @@ def assess(bench: LocalWorkbench, brief: Brief, budget: Limits) -> Assessment:
     """
     compressed = bench.build(brief.plan)
     executable: Executable = bench.executable(compressed)
-    heat = _heat(bench, brief, budget)
-    verdict: Quality | Loss | None
-    if heat is None:
-        verdict = bench.quality(brief.plan, bench.search, executable, model=compressed)
-    else:
-        verdict = bench.raced(brief.plan, executable, compressed, heat) or heat.loss
-    assert verdict is not None
+    verdict = verdict_of(bench, brief.plan, compressed, executable, _heat(bench, brief, budget))
     return Assessment(verdict, artefact.stored_bytes(compressed), executable.kernels)
+
+
+def verdict_of(
+    bench: LocalWorkbench, plan: Plan, compressed: PreTrainedModel, executable: Executable, heat: Heat | None
+) -> Quality | Loss:
+    """The quality of a plan on the search split, or why it left its race.
+
+    Args:
+        bench: where.
+        plan: what is judged.
+        compressed: its model.
+        executable: what that was loaded into.
+        heat: its race; None asks all examples.
+    """
+    if heat is None:
+        return bench.quality(plan, bench.search, executable, model=compressed)
+    verdict = bench.raced(plan, executable, compressed, heat) or heat.loss
+    assert verdict is not None
+    return verdict
 
 
 def _heat(bench: LocalWorkbench, brief: Brief, budget: Limits) -> Heat | None:

@@ -117,18 +117,23 @@ def cost_table(
         return Table.from_json(known)
     shapes = Shapes.of(bench.anatomy)
     earlier = None if relearn else kept.get(COSTS, key)
-    if earlier is not None and Predictor.or_reason(Table.from_json(earlier), shapes)[0] is not None:
+    if earlier is not None and _predicts(table := Table.from_json(earlier), shapes):
         cache.put(name, earlier)
-        return Table.from_json(earlier)
+        return table
     space = Space(bench.anatomy, subject.axes)
     untaught = UntaughtBench(bench.model, bench.anatomy, bench.calibration(), seed=seed)
     plans = telling_plans(space, untaught, shapes, count=PLANS, seed=seed)
     lesson = _Lesson(bench, untaught, subject.workload, meter, seed)
     table = lesson.learn(plans, key, progress, seconds)
     cache.put(name, table.to_json())
-    if Predictor.or_reason(table, shapes)[0] is not None:  # what was disturbed shall not disturb later searches
+    if _predicts(table, shapes):  # what was disturbed shall not disturb later searches
         kept.put(COSTS, key, table.to_json())
     return table
+
+
+def _predicts(table: Table, shapes: Shapes) -> bool:
+    """Whether its predictions are trusted."""
+    return Predictor.or_reason(table, shapes)[0] is not None
 
 
 def telling_plans(space: Space, bench: UntaughtBench, shapes: Shapes, *, count: int, seed: int) -> list[Plan]:

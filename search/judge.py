@@ -16,7 +16,7 @@ from ..profilers.workload import Workload, serving
 from ..spaces import artefact
 from ..spaces.plan import Plan
 from ..spaces.plan_bytes import PlanBytes
-from .assessment import Assessment, Brief
+from .assessment import Assessment, Brief, verdict_of
 from .finals import measures_of, saved
 from .heats import Heat, Loss, Rules
 from .objectives import Limits, Measures
@@ -89,16 +89,10 @@ class Judge:
         executable = self._bench.executable(compressed)
         stored_bytes, kernels = artefact.stored_bytes(compressed), executable.kernels
         profile = self._profile(plan, stored_bytes, kernels, lambda: (compressed, executable), nullcontext)
-        if plan == self._identity or self._race is None:
-            quality = self._bench.quality(plan, self._bench.search, executable, model=compressed)
-        else:
+        heat = None
+        if self._race is not None and plan != self._identity:
             heat = Heat(self._rules, self._race.rival(plan, profile))
-            raced = self._bench.raced(plan, executable, compressed, heat)
-            if raced is None:
-                assert heat.loss is not None
-                return self._dropped(number, plan, profile, heat.loss)
-            quality = raced
-        return self._finished(number, plan, profile, quality)
+        return self._finished(number, plan, profile, verdict_of(self._bench, plan, compressed, executable, heat))
 
     def brief(self, plan: Plan) -> Brief:
         """What another process must know to assess a plan: whom it races against, by what is known before it is built.
@@ -131,8 +125,6 @@ class Judge:
             return compressed, self._bench.executable(compressed)
 
         profile = self._profile(plan, found.stored_bytes, found.kernels, load, quiet)
-        if isinstance(found.verdict, Loss):
-            return self._dropped(number, plan, profile, found.verdict)
         return self._finished(number, plan, profile, found.verdict)
 
     def _profile(self, plan: Plan, stored_bytes: int, kernels: str, load: Load, quiet: Quiet) -> Profile:
@@ -145,10 +137,12 @@ class Judge:
             self._memory(plan, load) if "memory" in self._measured else None,
         )
 
-    def _finished(self, number: int, plan: Plan, profile: Profile, quality: Quality) -> Trial:
-        measures = self._measures(quality.value, profile)
+    def _finished(self, number: int, plan: Plan, profile: Profile, verdict: Quality | Loss) -> Trial:
+        if isinstance(verdict, Loss):
+            return self._dropped(number, plan, profile, verdict)
+        measures = self._measures(verdict.value, profile)
         state = State.JUDGED if self._budget.are_kept(measures) else State.INFEASIBLE
-        trial = Trial(number, state, plan, "", quality, profile, measures)
+        trial = Trial(number, state, plan, "", verdict, profile, measures)
         if self._race is not None:
             self._race.enter(trial)
         return trial
