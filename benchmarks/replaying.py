@@ -17,7 +17,7 @@ from tied_space import TiedSpace
 from paring.profilers.counting import Shapes
 from paring.reports.front import REFERENCE_LOSS
 from paring.reports.over_time import Volume
-from paring.search.first_choices import starting_choices
+from paring.search.first_choices import n_starts, starting_choices
 from paring.search.hints import Hints, hints_of
 from paring.search.objectives import Limits, Measures
 from paring.search.predictor import Predictor
@@ -36,6 +36,7 @@ from paring.spaces.space import Space
 SHARES = (0.9, 0.95, 0.99)
 # Of the plans, what one search may ask for; and what a sampler may that takes seconds for each.
 _MOST_SHARE, _MOST_OF_SLOW = 0.1, {"gp": 210}
+# Starting points of Optuna's samplers; of ours there are as many as in a search.
 _STARTS = 20
 _REPEATS = 200
 
@@ -159,7 +160,8 @@ def replay(truth: Truth, name: str, objectives: tuple[str, ...], *, seed: int, h
     study = optuna.create_study(
         directions=["minimize"] * len(objectives), sampler=sampler(name, seed=seed, guide=truth.guide(objectives))
     )
-    for choice in starting_choices(space, truth.hints)[: _STARTS if has_starts else 1]:
+    starts = n_starts(name, None) if name == "guided" else _STARTS
+    for choice in starting_choices(space, truth.hints)[: starts if has_starts else 1]:
         study.enqueue_trial(dict(choice))
     most = _MOST_OF_SLOW.get(name, int(_MOST_SHARE * len(truth.measures)))
     draw, spent, repeats = random.Random(seed), 0.0, 0

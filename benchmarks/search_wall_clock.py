@@ -1,28 +1,32 @@
 """Seconds until a search has 95 % of the best front known: ours, and the loop that one would write around Optuna.
 
-    python benchmarks/search_wall_clock.py --model MODEL --data DATA [--seeds 2] [--trials 100] [--minutes 15]
+    python benchmarks/search_wall_clock.py ours    --model MODEL --data DATA --out OUT [--seeds 5] [--trials 70]
+    python benchmarks/search_wall_clock.py loop    --model MODEL --data DATA --out OUT [--seeds 5] [--minutes 40]
+    python benchmarks/search_wall_clock.py compare --model MODEL --data DATA --out OUT [--seeds 5]
 
-Ours is `paring search` as it runs, the table of costs included; the front is measured whole after that on either side,
-which is not counted. The loop asks NSGA-II for a choice, builds the model, judges it on the whole search split and
-measures its latency beside the original, with paring's own parts. Both load model and data, and find the greedy order
-of its layers when they first need it.
+Ours is `paring search` as it runs; the front is measured whole after that on either side, which is not counted. The
+loop asks NSGA-II for a choice, builds the model, judges it on the whole search split and measures its latency beside
+the original, with paring's own parts. Both load model and data, and find the greedy order of its layers when they first
+need it. What they found is kept in OUT, and a search that is there is not run again.
 
-Both run at the same time, with one thread each, so that they meet the same conditions. The clock is that of the
-process: on a machine that others use, too, it counts what a search would take alone. Measurements of latency end by
-the clock on the wall, so they count as long as they were allowed to take. Hypervolumes are of quality on the search
-split and of latency as a table of costs predicts it, for the plans of both sides: latencies measured at different times
-do not compare.
+Two searches run at the same time on either side, with one thread each, so that all meet the same conditions on two
+cores. The clock is that of the process: on a machine that others use, too, it counts what a search would take alone.
+Measurements of latency end by the clock on the wall, so they count as long as they were allowed to take. Hypervolumes
+are of quality on the search split and of latency as a table of costs predicts it, which `compare` learns, for the plans
+of both sides: latencies measured at different times do not compare.
 """
 
 import argparse
+import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import optuna
@@ -44,13 +48,34 @@ from paring.search.samplers.distributions import distribution_of
 from paring.search.settings import Settings
 from paring.search.study import Record
 from paring.search.tasks import Task
-from paring.search.workbench import LocalWorkbench
 from paring.spaces.plan import Plan
 from paring.spaces.space import Space
 
 SHARES = (0.9, 0.95, 0.99)
-# What was found by when: seconds since the start, and the plan judged then with its quality.
-Found = list[tuple[float, Plan, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A plan that a search has judged.
+
+    Attributes:
+        seconds: since the search began.
+        plan: that was judged.
+        quality: on the search split.
+    """
+
+    seconds: float
+    plan: Plan
+    quality: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"seconds": self.seconds, "plan": self.plan.to_json(), "quality": self.quality}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(data["seconds"], Plan.from_json(data["plan"]), data["quality"])
 
 
 class Clock(Silent):
@@ -96,7 +121,7 @@ def asked(arguments: argparse.Namespace, out: Path, **more: Any) -> Settings:
     )
 
 
-def ours(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
+def ours(arguments: argparse.Namespace, seed: int, out: Path) -> list[Found]:
     """`paring search`, without the front measured whole after it."""
     torch.set_num_threads(1)
     clock = Clock()
@@ -113,13 +138,13 @@ def ours(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
     judge.measure = costs.measure = clock.measure  # type: ignore[assignment]
     driver.search(settings, clock)
     return [
-        (clock.done[count], trial.plan, trial.measures.quality)
+        Found(clock.done[count], trial.plan, trial.measures.quality)
         for count, trial in enumerate(Record.open(out).trials(), 1)
         if trial.plan is not None and trial.measures is not None
     ]
 
 
-def plain_loop(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
+def plain_loop(arguments: argparse.Namespace, seed: int, out: Path) -> Iterator[Found]:
     """What one would write: NSGA-II, each candidate judged in full and timed."""
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -130,9 +155,8 @@ def plain_loop(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
     study = optuna.create_study(directions=["minimize"] * 2, sampler=optuna.samplers.NSGAIISampler(seed=seed))
     study.enqueue_trial(space.identity())
     baseline = bench.executable(bench.build(bench.anatomy.identity()))
-    found: Found = []
-
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
+    while clock.seconds < 60 * arguments.minutes:
+        trial = study.ask({one.name: distribution_of(one) for one in space})
         plan = space.resolve(trial.params, bench)
         model = bench.executable(bench.build(plan))
         quality = bench.quality(plan, bench.search, model, again=True).value
@@ -143,69 +167,103 @@ def plain_loop(arguments: argparse.Namespace, seed: int, out: Path) -> Found:
         late = clock.measure(
             calls, baseline="baseline", effort=judge._CANDIDATE_EFFORT, seed=trial.number, clock=bench.device.clock
         )["candidate"]
-        found.append((clock.seconds, plan, quality))
-        return -quality, late.ratio
-
-    while clock.seconds < 60 * arguments.minutes:
-        trial = study.ask({one.name: distribution_of(one) for one in space})
-        study.tell(trial, objective(trial))
-    return found
+        study.tell(trial, (-quality, late.ratio))
+        yield Found(clock.seconds, plan, quality)
 
 
-def volumes(found: Found, ratio: Callable[[Plan], float], origin: float) -> list[tuple[float, float]]:
+SIDES: Mapping[str, Callable[[argparse.Namespace, int, Path], Iterable[Found]]] = {"ours": ours, "loop": plain_loop}
+NAMES = {"ours": "paring search", "loop": "NSGA-II in a loop"}
+
+
+def run(arguments: argparse.Namespace, side: str, seed: int) -> None:
+    """One search, unless it was run before."""
+    path = kept(arguments.out, side, seed)
+    if path.exists():
+        return
+    growing = path.with_suffix(".growing")
+    with tempfile.TemporaryDirectory() as folder, growing.open("w", encoding="utf8", buffering=1) as file:
+        for one in SIDES[side](arguments, seed, Path(folder)):
+            file.write(json.dumps(one.to_json()) + "\n")
+    growing.replace(path)
+    print(f"{NAMES[side]}, seed {seed}: {one.seconds:.0f} s", flush=True)
+
+
+def kept(out: Path, side: str, seed: int) -> Path:
+    """Where the plans that a search found are kept."""
+    return out / f"{side}-{seed}.jsonl"
+
+
+def volumes(found: Sequence[Found], ratio: Callable[[Plan], float], origin: float) -> list[tuple[float, float]]:
     """Seconds, and the hypervolume of all that was found until then."""
-    rows = np.array([[-quality / origin, ratio(plan)] for _, plan, quality in found])
+    rows = np.array([[-one.quality / origin, ratio(one.plan)] for one in found])
     reference = np.array([REFERENCE_LOSS - 1, 1.0])
-    return [(when, hypervolume(rows[: count + 1], reference)) for count, (when, *_) in enumerate(found)]
+    return [(one.seconds, hypervolume(rows[: count + 1], reference)) for count, one in enumerate(found)]
 
 
-def latencies(bench: LocalWorkbench, settings: Settings, described: dict[str, Any]) -> Callable[[Plan], float]:
-    """Plan -> its latency in units of the original's, by the table that ours learned, or by one learned now."""
+def latencies(arguments: argparse.Namespace) -> Callable[[Plan], float]:
+    """Plan -> its latency in units of the original's, by a table of costs that is learned once."""
+    settings = asked(arguments, arguments.out)
+    bench, described = open_workbench(settings, Silent())
     identity = described["identity"]
     subject = Subject(identity["model"], settings.runtime, identity["machine"], settings.axes, settings.workload)
-    cache = Cache(settings.out / "cache")
-    table = costs.cost_table(bench, subject, cache=cache, meter=None, progress=Silent(), seed=0)
+    table = costs.cost_table(
+        bench, subject, cache=Cache(arguments.out / "cache"), meter=None, progress=Silent(), seed=0
+    )
     model, shapes = table.latency(), Shapes.of(bench.anatomy)
     print(f"mean error of predictions: {model.error:.3f}", flush=True)
     return lambda plan: model.predict(counted(plan, shapes)).ratio
+
+
+def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row per seed and side: when it had which share of the hypervolume that both have together in the end."""
+    ratio, rows = latencies(arguments), []
+    for seed in range(arguments.seeds):
+        found = {
+            side: [Found.from_json(json.loads(line)) for line in kept(arguments.out, side, seed).open(encoding="utf8")]
+            for side in SIDES
+        }
+        origin = found["ours"][0].quality
+        whole = volumes([one for side in found.values() for one in side], ratio, origin)[-1][1]
+        for side, own in found.items():
+            grown = volumes(own, ratio, origin)
+            row: dict[str, Any] = {"seed": seed, "side": NAMES[side], "plans": len(own)}
+            row["seconds"] = round(grown[-1][0], 1)
+            for share in SHARES:
+                row[f"{share:.0%}"] = next((round(when, 1) for when, one in grown if one >= share * whole), None)
+            rows.append({**row, "share in the end": round(grown[-1][1] / whole, 4)})
+    return rows
 
 
 def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     parser = argparse.ArgumentParser()
+    parser.add_argument("step", choices=(*SIDES, "compare"))
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trials", type=int, default=70, help="of ours")
     parser.add_argument("--latency", choices=("predicted", "measured"), help="of the candidates of ours")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of the plain loop, processor time")
+    parser.add_argument("--minutes", type=float, default=40.0, help="of the plain loop, processor time")
+    parser.add_argument("--processes", type=int, default=2, help="searches at the same time")
     arguments = parser.parse_args()
-    rows = []
-    for seed in range(arguments.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            sides = {"paring search": (ours, "ours"), "NSGA-II in a loop": (plain_loop, "loop")}
-            with ProcessPoolExecutor(len(sides), mp_context=get_context("spawn")) as pool:
-                begun = {
-                    name: pool.submit(search, arguments, seed, Path(folder) / place)
-                    for name, (search, place) in sides.items()
-                }
-                found = {name: future.result() for name, future in begun.items()}
-            settings = asked(arguments, Path(folder) / "ours", seed=seed)
-            bench, described = open_workbench(settings, Silent())
-            ratio = latencies(bench, settings, described)
-        origin = found["paring search"][0][2]
-        whole = volumes([one for side in found.values() for one in side], ratio, origin)[-1][1]
-        for name, own in found.items():
-            grown = volumes(own, ratio, origin)
-            row: dict[str, Any] = {"seed": seed, "side": name, "plans": len(own), "seconds": round(grown[-1][0], 1)}
-            for share in SHARES:
-                row[f"{share:.0%}"] = next((round(when, 1) for when, one in grown if one >= share * whole), None)
-            rows.append({**row, "share in the end": round(grown[-1][1] / whole, 4)})
-            print(rows[-1], flush=True)
-    keep("search_wall_clock", rows, limit=arguments.limit, tokens=arguments.tokens, axes=["depth", "bits"])
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if arguments.step == "compare":
+        keep(
+            "search_wall_clock",
+            compare(arguments),
+            limit=arguments.limit,
+            tokens=arguments.tokens,
+            axes=["depth", "bits"],
+        )
+        return
+    with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
+        begun = [pool.submit(run, arguments, arguments.step, seed) for seed in range(arguments.seeds)]
+        for one in begun:
+            one.result()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from ..spaces.axes import Value
 from ..spaces.plan import Plan
 from ..spaces.plan_bytes import PlanBytes
 from ..spaces.space import Space
-from .first_choices import starting_choices
+from .first_choices import n_starts, starting_choices
 from .hints import Hints, hints_of
 from .objectives import Limits
 from .outcome import ENDING, failure_of
@@ -34,8 +34,6 @@ from .workbench import LocalWorkbench
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
 _REPEATS_BEFORE_EXHAUSTED = 100
-# The sampler made for this needs so many starting points; those beyond so many say less than what it would try instead.
-_LEAST_STARTS, _MOST_STARTS = 5, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +94,7 @@ class Proposals:
         record.study.sampler = sampler(settings.sampler, seed=settings.seed + fresh, guide=guide)
         self._random = random.Random(settings.seed + begun)
         if begun == 0:
-            for choice in starting_choices(space, hints)[: _n_starts(settings)]:
+            for choice in starting_choices(space, hints)[: n_starts(settings.sampler, settings.trials)]:
                 record.study.enqueue_trial(choice)
 
     @property
@@ -234,10 +232,3 @@ def guide_of(
         limits=limits,
         options=(hints.assemblies, hints.factors, hints.bits),
     )
-
-
-def _n_starts(settings: Settings) -> int:
-    """How many of the trials are starting points: Optuna's samplers make less of what they are told than ours."""
-    if settings.sampler == "guided":
-        return min(max(_LEAST_STARTS, (settings.trials or 60) // 3), _MOST_STARTS)
-    return max(1, (settings.trials or 60) // 2)

@@ -2,7 +2,8 @@
 
 Everything is counted four times: in all, by kind of Linear, by layer, and by both. Nothing is known of a part that was
 never changed but what is known of its kind and of its layer, and that is how far a prediction then leans on them. All
-counts are shares of a stack's multiply-adds, so that a full one is 1. The original has none of anything.
+counts are shares of a stack's multiply-adds, so that a full one is 1; but layers that are gone count several times, as
+rounding or factorising a layer leaves most of what it does. The original has none of anything.
 """
 
 from collections import defaultdict
@@ -20,6 +21,8 @@ Harms = Mapping[str, float]
 Counts = dict[str, float]
 
 _HARM, _ROOT = "harm", "root of harm"
+# How much more a layer that is gone may change than one that is treated; see benchmarks/known_truth.py.
+_GONE = 5.0
 
 
 class Features:
@@ -55,7 +58,7 @@ class Features:
                     standing.update(slot.layer.originals)
                     harm += self._add_slot(found, stack.name, slot)
             for layer in set(range(count)) - standing:
-                _add(found, "gone", (stack.name, f"{stack.name} {layer}"), 1 / count)
+                _add(found, "gone", (stack.name, f"{stack.name} {layer}"), _GONE / count)
         whole = sum(map(prod, self._shapes.outside.values())) or 1
         for kind, treatment in plan.outside.items:
             share = prod(self._shapes.outside.get(kind, (0, 0))) / whole

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
+from optuna.samplers import BaseSampler, RandomSampler
 
 from paring.profilers.workload import Workload
 from paring.search import hints
-from paring.search.first_choices import starting_choices
+from paring.search.first_choices import n_starts, starting_choices
 from paring.search.hints import Hints, hints_of
 from paring.search.opening import open_workbench
 from paring.search.progress import Silent
@@ -51,6 +52,22 @@ def test_the_first_few_span_the_space(bench: LocalWorkbench) -> None:
         assert choice.keys() == identity.keys()
         space.resolve(choice, bench)
     assert all(choice in choices for choice in space.uniform_choices())
+
+
+@pytest.mark.parametrize(
+    ("sampler", "trials", "expected"),
+    [
+        ("guided", 3, 5),
+        ("guided", 18, 6),
+        ("guided", 2000, 8),
+        ("guided", None, 8),
+        ("tpe", 40, 20),
+        ("tpe", None, 30),
+        (RandomSampler(), 1, 1),
+    ],
+)
+def test_ours_soon_does_without_starting_points(sampler: str | BaseSampler, trials: int | None, expected: int) -> None:
+    assert n_starts(sampler, trials) == expected
 
 
 def test_hints_speak_of_parameters_and_of_parts(bench: LocalWorkbench) -> None:

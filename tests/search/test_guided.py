@@ -251,6 +251,18 @@ def test_what_it_costs_is_learned_from_what_was_told(make_guide: MakeGuide) -> N
     assert errors[15] < errors[6] < errors[1]
 
 
+def test_a_layer_that_is_gone_is_farther_from_the_original_than_any_that_is_rounded(make_guide: MakeGuide) -> None:
+    guide = make_guide()
+    identity = guide.space.identity()
+    rounded = {**identity, **{f"bits.encoder.{layer}": "w4a8-64x64-pow2" for layer in range(3)}}
+    gone, treated, original = (
+        guide.sketch(choice).features for choice in ({**identity, "depth.encoder": 1}, rounded, identity)
+    )
+    assert not original
+    assert {name for name in gone if not name.startswith("gone: encoder")} == set()
+    assert sum(value**2 for value in gone.values()) > sum(value**2 for value in treated.values())
+
+
 def test_moves_and_allocations_are_legal(make_guide: MakeGuide) -> None:
     ways = [Option("float", 100.0, 0.0), Option("w8a8", 25.0, 1.0), Option("w4a8-64x64-pow2", 13.0, 4.0)]
     guide = make_guide(options=[{f"bits.encoder.{layer}": ways for layer in range(3)}, {}])
