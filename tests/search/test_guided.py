@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.trial import TrialState
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from paring.profilers.counting import Shapes
 from paring.reports.front import hypervolume
@@ -21,6 +22,7 @@ from paring.search.samplers.distributions import distribution_of
 from paring.search.samplers.features import Features
 from paring.search.samplers.guide import Guide, Sketch
 from paring.search.samplers.moves import Moves
+from paring.search.samplers.scores import Scores
 from paring.search.samplers.told import Told
 from paring.spaces.allocation import Option
 from paring.spaces.axes import Parameter, Value
@@ -282,6 +284,25 @@ def test_moves_and_allocations_are_legal(make_guide: MakeGuide) -> None:
     bits = [guide.allocated(draw) for _ in range(30)]
     assert all(one is not None for one in bits)
     assert len({str(one) for one in bits}) > 3
+
+
+def test_a_proposal_takes_one_thread_and_leaves_the_others_as_they_were(
+    make_guide: MakeGuide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[dict[str, int]] = []
+    original = Scores.of
+    monkeypatch.setattr(Scores, "of", lambda *given: during.append(blas_threads()) or original(*given))
+    with threadpool_limits(limits=2, user_api="blas"):
+        before = blas_threads()
+        searched(make_guide(), 3)
+        assert blas_threads() == before
+    assert set(before.values()) == {2}
+    assert during
+    assert all(set(one.values()) == {1} for one in during)
+
+
+def blas_threads() -> dict[str, int]:
+    return {one["filepath"]: one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"}
 
 
 @pytest.mark.parametrize("objectives", [("quality", "latency", "memory", "size")])
