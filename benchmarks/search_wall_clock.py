@@ -37,7 +37,8 @@ from paring.profilers.counting import Shapes, counted
 from paring.profilers.latency import Latency
 from paring.profilers.timing import Effort, measure
 from paring.profilers.workload import Workload, serving
-from paring.reports.front import REFERENCE_LOSS, hypervolume
+from paring.reports.front import REFERENCE_LOSS
+from paring.reports.over_time import Volume
 from paring.search import cost_table as costs
 from paring.search import driver, judge
 from paring.search.cache import Cache
@@ -195,9 +196,11 @@ def kept(out: Path, side: str, seed: int) -> Path:
 
 def volumes(found: Sequence[Found], ratio: Callable[[Plan], float], origin: float) -> list[tuple[float, float]]:
     """Seconds, and the hypervolume of all that was found until then."""
-    rows = np.array([[-one.quality / origin, ratio(one.plan)] for one in found])
-    reference = np.array([REFERENCE_LOSS - 1, 1.0])
-    return [(one.seconds, hypervolume(rows[: count + 1], reference)) for count, one in enumerate(found)]
+    volume, rows = Volume(2, np.array([REFERENCE_LOSS - 1, 1.0])), []
+    for one in found:
+        volume.add(np.array([-one.quality / origin, ratio(one.plan)]))
+        rows.append((one.seconds, volume.value))
+    return rows
 
 
 def latencies(arguments: argparse.Namespace) -> Callable[[Plan], float]:
