@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +15,7 @@ from sqlite3 import Connection
 from types import ModuleType
 from uuid import uuid4
 
+import psutil
 import pytest
 import torch
 from sqlalchemy import Engine, event
@@ -499,6 +501,28 @@ def make_word_tokenizer() -> Callable[[], PreTrainedTokenizerFast]:
 def make_translations() -> Callable[[int, int], list[dict[str, object]]]:
     """`translations`, for test modules, which cannot import this file."""
     return translations
+
+
+@pytest.fixture(scope="session")
+def assert_gone() -> Callable[..., None]:
+    """Asserts that processes are dead, or soon are: they let go of their files before they count as dead."""
+
+    def check(*pids: int, seconds: float = 5.0) -> None:
+        deadline = time.monotonic() + seconds
+        for pid in pids:
+            while _runs(pid):
+                assert time.monotonic() < deadline, f"{pid} still runs"
+                time.sleep(0.01)
+
+    return check
+
+
+def _runs(pid: int) -> bool:
+    """Killed orphans that wait for the system to reap them do not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pandas as pd
-import psutil
 import pytest
 
 from paring import cli, cli_schedule
@@ -220,20 +218,11 @@ def test_how_a_benchmark_ended_and_what_it_said_last(
     assert child(script) == (heard[0], heard[1].format(study=tmp_path / "study.zip"))
 
 
-def is_ended(pid: int) -> bool:
-    """Looked at for a moment: a killed process lets go of its files shortly before it counts as dead."""
-    for _ in range(100):
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.02)
-    return False
-
-
 def test_a_benchmark_that_hangs_is_ended_with_all_it_started(
-    child: Callable[[str], tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    child: Callable[[str], tuple[int, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_gone: Callable[..., None],
 ) -> None:
     monkeypatch.setattr(cli_schedule, "_LONGEST_SECONDS", 2.0)
     told = tmp_path / "pid"
@@ -241,4 +230,4 @@ def test_a_benchmark_that_hangs_is_ended_with_all_it_started(
         "import subprocess; one = subprocess.Popen(['sleep', '60']); open({0!r}, 'w').write(str(one.pid)); one.wait()"
     )
     assert child(script.format(str(told))) == (1, "it took longer than 2 s and was ended")
-    assert is_ended(int(told.read_text(encoding="utf8")))
+    assert_gone(int(told.read_text(encoding="utf8")), seconds=2.0)

@@ -19,6 +19,8 @@ from paring.errors import MeasurementError, SettingError, TimedOutError
 from paring.profilers.isolation import Isolation
 from paring.profilers.supervision import Allowance, Ending, Finding
 
+AssertGone = Callable[..., None]
+
 MANY_MB = 600
 MODULE = """
 import mmap, os, subprocess, sys, time
@@ -86,15 +88,6 @@ def isolation(request: pytest.FixtureRequest) -> Iterator[Isolation]:
 def limited(isolation: Isolation, **limits: float) -> Isolation:
     """One more of the same kind, with limits."""
     return Isolation(Allowance(**limits), forks=isolation._can_fork)
-
-
-def assert_gone(*pids: int) -> None:
-    """Dead; killed orphans may still wait for the system to reap them."""
-    deadline = time.monotonic() + 5
-    for pid in pids:
-        while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-            assert time.monotonic() < deadline, f"{pid} still runs"
-            time.sleep(0.01)
 
 
 def family_of(folder: Path) -> list[int]:
@@ -192,7 +185,7 @@ def test_memory_that_is_mapped_and_not_touched_does_not_count(isolation: Isolati
 
 @pytest.mark.parametrize(("seconds", "ending"), [(0.0, Ending.ANSWERED), (60.0, Ending.TIMED_OUT)])
 def test_nothing_that_a_job_started_is_left(
-    isolation: Isolation, tmp_path: Path, seconds: float, ending: Ending
+    isolation: Isolation, tmp_path: Path, assert_gone: AssertGone, seconds: float, ending: Ending
 ) -> None:
     with limited(isolation, seconds=3.0) as hasty:
         assert hasty.run(job("family"), str(tmp_path), seconds).ending == ending
@@ -215,7 +208,7 @@ def test_a_helper_that_died_is_a_finding_and_replaced() -> None:
         assert isolation.run(operator.add, 1, 2).answer == 3
 
 
-def test_a_job_ends_with_its_helper(tmp_path: Path) -> None:
+def test_a_job_ends_with_its_helper(tmp_path: Path, assert_gone: AssertGone) -> None:
     with Isolation() as isolation, ThreadPoolExecutor(1) as pool:
         answer = pool.submit(isolation.run, job("family"), str(tmp_path), 60.0)
         pids = family_of(tmp_path)
@@ -247,7 +240,9 @@ with Isolation(forks=sys.argv[1] == "forked") as isolation:
 
 @pytest.mark.parametrize("how", ["forked", "alone"])
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
-def test_nothing_outlives_the_one_who_asked(tmp_path: Path, how: str, sent: signal.Signals) -> None:
+def test_nothing_outlives_the_one_who_asked(
+    tmp_path: Path, assert_gone: AssertGone, how: str, sent: signal.Signals
+) -> None:
     asker = subprocess.Popen([sys.executable, "-c", INTERRUPTED, how, str(tmp_path)], stderr=subprocess.DEVNULL)
     pids = family_of(tmp_path)
     asker.send_signal(sent)
