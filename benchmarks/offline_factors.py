@@ -9,8 +9,8 @@ together: `separated`, `concatenated` (one factor or decoder for all), `allocate
 layers by predicted harm, at the numbers that equal ranks would have) or `budgeted` (the same over all kinds together).
 Autoencoders are trained the paper's way; `latents` are fitted to the answers, and `--steps` is for them. Ratios are of
 the numbers of the replaced Linears, side data counted. Calibration uses 256 rows of the training split; validation and
-test are judged, in bfloat16 where that is asked for, and nothing is chosen by them. With `--add`, rows are added to
-those that the file of this name has.
+test are judged, in bfloat16 where that is asked for, and nothing is chosen by them. The file is written after every
+row; with `--add`, rows that it has are kept and not judged again.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from results import FOLDER, keep
+from results import FOLDER, keep, write
 from torch import Tensor, nn
 
 from paring.search.opening import open_workbench
@@ -35,8 +35,9 @@ from paring.search.tasks import Task
 from paring.spaces.autoencoder_training import AutoencoderTraining
 from paring.spaces.autoencoders import AUTOENCODER_METHODS, train_autoencoder
 from paring.spaces.calibration import standing_linears
+from paring.spaces.error_metrics import Metric, harms, metric_of
 from paring.spaces.factor_sizes import METHODS, size_for, stored_numbers
-from paring.spaces.factorising import Metric, factorise, harms, metric_of
+from paring.spaces.factorising import factorise
 from paring.spaces.latents import LatentTraining, fit_latents
 from paring.spaces.rank_allocation import allocate_ranks
 from paring.spaces.seen import look_at
@@ -48,6 +49,8 @@ WAYS = [
     "latents-concatenated",
 ]
 RANDOM = (*AUTOENCODER_METHODS, "latents")
+# What tells a row from all others; there is no seed where there is no chance.
+FACTS = ("kinds", "method", "stacking", "ratio", "seed")
 
 
 @dataclass(frozen=True)
@@ -149,35 +152,39 @@ class Factored:
         return self._metrics[name]
 
 
-def rows(case: Factored, arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """The float model, then one row per ratio, way, seed and set of kinds."""
-    if not arguments.add:
+def rows(case: Factored, arguments: argparse.Namespace, known: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The float model, then one row per ratio, way, seed and set of kinds, without those that are known."""
+    if not known:
         yield {"kinds": "none", "method": "float", "stacking": "", "ratio": 1.0, "stored": 1.0, **case.scores()}
+    had = {tuple(row.get(fact) for fact in FACTS) for row in known}
+    asked = arguments.kinds.split(",")
+    words = [kind for word in asked for kind in (case.kinds if word == "each" else [word])]
     for ratio in map(float, arguments.ratios.split(",")):
         for way in arguments.ways.split(","):
             method, stacking = way.split("-")
-            for seed in map(int, arguments.seeds.split(",") if method in RANDOM else ["1"]):
-                yield from judged(case, method, stacking, ratio, seed, arguments.kinds.split(","))
+            for seed in map(int, arguments.seeds.split(",")) if method in RANDOM else [0]:
+                new = [word for word in words if (word, method, stacking, ratio, seed or None) not in had]
+                yield from judged(case, method, stacking, ratio, seed, new)
 
 
 def judged(
     case: Factored, method: str, stacking: str, ratio: float, seed: int, words: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Every kind is fitted once, whether it is judged alone, together with all others, or both."""
-    named = [word for word in words if word not in ("each", "all")] + (list(case.kinds) if "each" in words else [])
     if stacking == "budgeted":
         started, everything = time.monotonic(), [name for names in case.kinds.values() for name in names]
-        fits = case.fits(everything, method, stacking, ratio, seed)
-        yield row(case, "all", fits, method, stacking, ratio, seed, time.monotonic() - started)
+        if "all" in words:
+            fits = case.fits(everything, method, stacking, ratio, seed)
+            yield row(case, "all", fits, method, stacking, ratio, seed, time.monotonic() - started)
         return
     together: dict[str, Fit] = {}
     seconds = 0.0
-    for kind in case.kinds if "all" in words else named:
+    for kind in case.kinds if "all" in words else words:
         started = time.monotonic()
         fits = case.fits(case.kinds[kind], method, stacking, ratio, seed)
         took = time.monotonic() - started
         together, seconds = together | fits, seconds + took
-        if kind in named:
+        if kind in words:
             yield row(case, kind, fits, method, stacking, ratio, seed, took)
     if "all" in words:
         yield row(case, "all", together, method, stacking, ratio, seed, seconds)
@@ -206,7 +213,7 @@ def row(
         **case.scores(),
         "harm": case.harm(fits),
         "relative error": (wrong / length) ** 0.5,
-        "seed": seed if method in RANDOM else None,
+        "seed": seed or None,
         "seconds": seconds,
     }
     print({name: round(value, 4) if isinstance(value, float) else value for name, value in said.items()}, flush=True)
@@ -229,17 +236,22 @@ def main() -> None:
     parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--add", action="store_true")
     arguments = parser.parse_args()
-    started = time.monotonic()
+    started, name = time.monotonic(), f"offline_factors_{arguments.name}"
+    known = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf8")) if arguments.add else {}
+    found = known.get("rows", [])
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         task = Task(arguments.task, arguments.data, arguments.metric, limit=arguments.limit)
         case = Factored(task, arguments.model, Path(scratch), steps=arguments.steps, bfloat16=arguments.bfloat16)
-        found = list(rows(case, arguments))
-    seconds, name = round(time.monotonic() - started), f"offline_factors_{arguments.name}"
-    if arguments.add:
-        known = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf8"))
-        found, seconds = known["rows"] + found, known["seconds"] + seconds
-    keep(name, found, metric=case.bench.metric, seconds=seconds)
+
+        def facts() -> dict[str, Any]:
+            seconds = known.get("seconds", 0) + round(time.monotonic() - started)
+            return {"metric": case.bench.metric, "seconds": seconds}
+
+        for new in rows(case, arguments, tuple(found)):
+            found.append(new)
+            write(name, found, **facts())
+    keep(name, found, **facts())
 
 
 if __name__ == "__main__":
