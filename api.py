@@ -16,7 +16,8 @@ from .profilers.workload import Workload
 from .reports.allocated import Allocated, allocate_model
 from .reports.assembled import Assembled, assemble_model
 from .reports.export import Exported, export
-from .reports.front import Front, front_of, table_of
+from .reports.front import Front, front_of
+from .reports.front_table import table_of
 from .reports.page import write_report, write_side_by_side
 from .reports.pick import Pick, pick_from
 from .search.driver import search

@@ -18,7 +18,7 @@ from results import keep
 
 from paring.api import Study
 from paring.reports.export import export
-from paring.reports.front import row_of
+from paring.reports.front_table import row_of
 
 
 def command(*arguments: str) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import BudgetError
 from ..search.objectives import Limits
 from ..search.trial import State, Trial
-from .front import Front, Point, hypervolume_of, non_dominated, trial_point
+from .dominance import non_dominated
+from .front import Front, Point, hypervolume_of, trial_point
 from .pick import pick_from
 from .plan_picture import changed_axes
 

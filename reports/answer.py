@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from ..search.quality import Quality
-from .front import Front, Point, row_of
+from .front import Front, Point
+from .front_table import row_of
 from .pick import Pick, Splits, Step
 from .relaxing import NothingFitsError
 from .tables import one_line

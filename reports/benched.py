@@ -9,7 +9,7 @@ from ..profilers.history import Session
 from ..profilers.verdicts import Judgement, Verdicts
 from .bench_front import Answer, NewFront
 from .carried import Carried
-from .front import row_of
+from .front_table import row_of
 from .remeasure import Remeasured
 
 

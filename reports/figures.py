@@ -8,7 +8,8 @@ from ..profilers.estimates import PredictedLatency
 from ..profilers.timing import Latency
 from ..search.trial import Trial
 from .ablation import Ablated
-from .front import Front, Point, row_of, trial_point
+from .front import Front, Point, trial_point
+from .front_table import row_of
 from .plan_picture import Pictures, changed_axes
 
 Row = dict[str, Any]

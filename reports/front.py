@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-import pandas as pd
 
 from ..errors import RunError
 from ..profilers.estimates import PredictedLatency
@@ -15,12 +14,10 @@ from ..search.quality import Difference, Quality
 from ..search.study import Record
 from ..search.trial import Final, State, Trial
 from ..spaces.plan import Plan
+from .dominance import hypervolume, non_dominated
 
 # The hypervolume counts only what loses less than this part of the baseline's quality and costs no more than it.
 REFERENCE_LOSS = 0.1
-_MILLISECONDS, _MEGABYTES = 1e3, 1e-6
-# The column of what the search predicted, beside what was measured; only where candidates were predicted.
-PREDICTED = "predicted_ms"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,56 +163,6 @@ def _is_allowed(point: Point, trial: Trial | None, budget: Limits) -> bool:
     return budget.are_kept(replace(trial.measures, latency_seconds=late, memory_bytes=memory))
 
 
-def non_dominated(values: np.ndarray) -> np.ndarray:
-    """Which points no other one beats.
-
-    Args:
-        values: n x m, finite, all minimised. Of equal points only the first stays.
-
-    Returns:
-        n booleans.
-
-    Raises:
-        RunError: if a value is not finite.
-    """
-    if not np.isfinite(values).all():
-        raise RunError("a front needs finite values; a trial of the run is damaged.")
-    stays = np.ones(len(values), dtype=bool)
-    for index, point in enumerate(values):
-        no_worse = (values <= point).all(axis=1)
-        better = (values < point).any(axis=1)
-        equal_before = (values == point).all(axis=1) & (np.arange(len(values)) < index)
-        stays[index] = not ((no_worse & better) | equal_before).any()
-    return stays
-
-
-def hypervolume(values: np.ndarray, reference: np.ndarray) -> float:
-    """Volume dominated by the points and bounded by the reference, exact, by slicing along the last objective.
-
-    Args:
-        values: n x m, finite, all minimised, any order.
-        reference: m; a point not better in every objective adds nothing.
-    """
-    inside = values[(values < reference).all(axis=1)]
-    if len(inside) == 0:
-        return 0.0
-    if inside.shape[1] == 1:
-        return float(reference[0] - inside.min())
-    if inside.shape[1] == 2:
-        # A staircase in one sweep; without it the volumes of a long search's history take minutes.
-        inside = inside[np.argsort(inside[:, 0], kind="stable")]
-        widths = np.diff(np.append(inside[:, 0], reference[0]))
-        return float((widths * (reference[1] - np.minimum.accumulate(inside[:, 1]))).sum())
-    order = np.argsort(inside[:, -1], kind="stable")
-    inside = inside[order]
-    upper = np.append(inside[1:, -1], reference[-1])
-    depths = upper - inside[:, -1]
-    slices = (
-        depth * hypervolume(inside[: count + 1, :-1], reference[:-1]) for count, depth in enumerate(depths) if depth
-    )
-    return float(sum(slices))
-
-
 def hypervolume_of(members: Sequence[Point], baseline: Point, objectives: Sequence[str]) -> float:
     """The hypervolume of a front in units of its baseline.
 
@@ -229,55 +176,6 @@ def hypervolume_of(members: Sequence[Point], baseline: Point, objectives: Sequen
     values = np.array([[point.measures.minimised(name) / origin[name] for name in objectives] for point in members])
     reference = np.array([REFERENCE_LOSS - 1 if name == "quality" else 1.0 for name in objectives])
     return hypervolume(values.reshape(len(members), len(objectives)), reference)
-
-
-def table_of(front: Front) -> pd.DataFrame:
-    """The members, one per row, in the units people read: milliseconds and megabytes (1 MB = 1,000,000 bytes)."""
-    rows = [{**row_of(point, front.baseline), "tie": tie} for point, tie in zip(front.members, front.ties, strict=True)]
-    guessed = [PREDICTED] if any(PREDICTED in row for row in rows) else []
-    return pd.DataFrame(rows, columns=[*row_of(front.baseline, front.baseline), *guessed, "tie"])
-
-
-def row_of(point: Point, baseline: Point) -> dict[str, object]:
-    """One point in the units people read; what was not measured is None."""
-    late, memory, measures = point.profile.latency, point.profile.memory, point.measures
-    per_ratio = None if late is None or measures.latency_seconds is None else measures.latency_seconds / late.ratio
-    return {
-        "plan": str(point.plan),
-        "quality": measures.quality,
-        "quality_low": point.quality.low,
-        "quality_high": point.quality.high,
-        "drop": measures.drop,
-        "drop_low": None if point.gain is None else -point.gain.high,
-        "drop_high": None if point.gain is None else -point.gain.low,
-        "search_quality": point.search_quality,
-        "search_quality_low": None if point.searched is None else point.searched.low,
-        "search_quality_high": None if point.searched is None else point.searched.high,
-        "latency_ms": None if measures.latency_seconds is None else measures.latency_seconds * _MILLISECONDS,
-        "latency_low_ms": None if late is None or per_ratio is None else late.ratio_low * per_ratio * _MILLISECONDS,
-        "latency_high_ms": None if late is None or per_ratio is None else late.ratio_high * per_ratio * _MILLISECONDS,
-        "speedup": None if late is None else 1 / late.ratio,
-        **_token_times(point.profile),
-        "memory_mb": None if memory is None else memory.peak_bytes * _MEGABYTES,
-        "size_mb": measures.size_bytes * _MEGABYTES,
-        "size_ratio": baseline.measures.size_bytes / measures.size_bytes,
-        "kernels": point.profile.kernels,
-        "split": point.quality.split,
-        "fingerprint": point.plan.fingerprint,
-        "is_baseline": point.is_baseline,
-        **({} if point.predicted_seconds is None else {PREDICTED: point.predicted_seconds * _MILLISECONDS}),
-    }
-
-
-def _token_times(profile: Profile) -> dict[str, object]:
-    """Columns that only a front of generated texts has."""
-    if profile.first_token is None:
-        return {}
-    further = profile.seconds_per_token
-    return {
-        "first_token_ms": profile.first_token.seconds * _MILLISECONDS,
-        "further_token_ms": None if further is None else further * _MILLISECONDS,
-    }
 
 
 def _final_point(final: Final, trials: dict[str, Trial]) -> Point:

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..search.study import Record
 from ..search.trial import State, Trial
-from .front import REFERENCE_LOSS, Point, hypervolume
+from .dominance import hypervolume
+from .front import REFERENCE_LOSS, Point
 
 _SECONDS_PER_MINUTE = 60.0
 

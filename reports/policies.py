@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import SettingError
-from .front import Point, non_dominated
+from .dominance import non_dominated
+from .front import Point
 
 POLICIES = ("fastest", "best", "knee")
 

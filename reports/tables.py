@@ -12,7 +12,8 @@ from rich.text import Text
 from ..errors import SettingError
 from ..profilers.timing import Latency
 from ..spaces.plan import ORIGINAL_WEIGHTS, Plan, Treatment, described_factors
-from .front import Front, Point, row_of, table_of
+from .front import Front, Point
+from .front_table import row_of, table_of
 
 FORMATS = ("table", "csv", "json")
 _MILLISECONDS = 1e3

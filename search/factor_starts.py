@@ -9,10 +9,10 @@ from ..spaces import axes
 from ..spaces.allocation import Option
 from ..spaces.axes import Parameter, Value
 from ..spaces.calibration import standing_linears
+from ..spaces.error_metrics import metric_of
 from ..spaces.factor_bytes import part_bytes
 from ..spaces.factor_sizes import FORMS
 from ..spaces.factoring import WHOLE, Way
-from ..spaces.factorising import metric_of
 from ..spaces.learned_factors import learned_factors
 from ..spaces.plan import Plan
 from ..spaces.seen import look_at

@@ -3,24 +3,22 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
 import optuna
 from filelock import FileLock, Timeout
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 from sqlalchemy import URL
 
 from ..errors import RunError
-from ..profilers.profile import Profile
 from ..profilers.timing import Latency
 from ..spaces.plan import Plan
 from .damage import damage_named, database_errors
-from .objectives import Limits, Measures
-from .quality import Quality
-from .trial import Dropped, Final, State, Trial
+from .kept_trial import attributes_of, trial_of, was_stopped
+from .objectives import Limits
+from .trial import Final, State, Trial
 
 STUDY_NAME = "paring"
 DATABASE = "study.db"
@@ -30,7 +28,6 @@ _NOISE = "noise"
 _FINAL = "final:"
 _PREDICTION = "prediction"
 _NAIVE = "naive"
-_STOPPED = "the process was stopped while this trial ran"
 
 
 class Record:
@@ -165,7 +162,7 @@ class Record:
         with damage_named(f"the run in {self.folder}"):
             found = self._study.get_trials(deepcopy=False)
             kept = [one for one in found if one.state.is_finished() and "repeats" not in one.user_attrs]
-            return [_trial(frozen) for frozen in kept]
+            return [trial_of(frozen) for frozen in kept]
 
     def judged(self) -> dict[str, Trial]:
         """Plan fingerprint -> its trial, for all that have numbers."""
@@ -215,7 +212,7 @@ class Record:
         self._study.set_user_attr(_SETTINGS, dict(settings))
         self.settings = dict(settings)
         trials = self._study.get_trials(deepcopy=False)
-        stopped = [frozen.params for frozen in trials if frozen.state == TrialState.FAIL and _was_stopped(frozen)]
+        stopped = [frozen.params for frozen in trials if frozen.state == TrialState.FAIL and was_stopped(frozen)]
         for frozen in trials:
             if frozen.state == TrialState.RUNNING:
                 self._study.tell(frozen.number, state=TrialState.FAIL)
@@ -247,7 +244,7 @@ class Record:
         if repeats is not None:
             trial.set_user_attr("repeats", repeats)
         else:
-            for name, value in _attributes(judged).items():
+            for name, value in attributes_of(judged).items():
                 trial.set_user_attr(name, value)
         self._study.tell(trial, [told.minimised(objective) for objective in objectives])
 
@@ -261,11 +258,6 @@ class Record:
         trial.set_user_attr("cause", cause)
         trial.set_user_attr("plan", None if plan is None else plan.to_json())
         self._study.tell(trial, state=TrialState.FAIL)
-
-
-def _was_stopped(frozen: FrozenTrial) -> bool:
-    """Whether a failed trial has no state of ours: nobody was left to record one."""
-    return "state" not in frozen.user_attrs
 
 
 def _storage(folder: Path) -> RDBStorage:
@@ -302,42 +294,3 @@ def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + name] = value
     return flat
-
-
-def _attributes(judged: Trial) -> dict[str, Any]:
-    assert judged.plan and judged.profile
-    common = {
-        "state": judged.state.value,
-        "plan": judged.plan.to_json(),
-        "label": str(judged.plan),
-        "profile": judged.profile.to_json(),
-    }
-    if judged.dropped is not None:
-        return {**common, "cause": judged.cause, "dropped": judged.dropped.to_json()}
-    assert judged.quality and judged.measures
-    return {**common, "quality": judged.quality.to_json(), "measures": asdict(judged.measures)}
-
-
-def _trial(frozen: FrozenTrial) -> Trial:
-    with damage_named(f"trial {frozen.number} of the run"):
-        found = frozen.user_attrs
-        state = State(found.get("state", State.INTERRUPTED))
-        plan = None if found.get("plan") is None else Plan.from_json(found["plan"])
-        is_told = frozen.state == TrialState.COMPLETE
-        if "dropped" in found and plan is not None and is_told:
-            profile, dropped = Profile.from_json(found["profile"]), Dropped.from_json(found["dropped"])
-            return Trial(frozen.number, state, plan, found["cause"], profile=profile, dropped=dropped)
-        if "measures" not in found or not is_told:
-            cause = found.get("cause", _STOPPED)
-            # Who was stopped before the sampler was told has no numbers, whatever was written of them.
-            has_numbers = state in (State.JUDGED, State.INFEASIBLE, State.DROPPED)
-            return Trial(frozen.number, State.INTERRUPTED if has_numbers else state, plan, cause)
-        return Trial(
-            frozen.number,
-            state,
-            plan,
-            "",
-            Quality.from_json(found["quality"]),
-            Profile.from_json(found["profile"]),
-            Measures(**found["measures"]),
-        )

@@ -1,10 +1,7 @@
 """Matrices as products of two thin ones: every weight W_l of a stack becomes L_l R, with one R for all of them.
 
-What is least depends on the method. With input metric C and output metric G, the error of a matrix is
-trace(G (W - L R) C (W - L R)^T): the squared error of the outputs over the calibration inputs where C is their second
-moment; and what that does to the answers, to first order, where G is the second moment of the gradients at the outputs
-(the Kronecker-factored Fisher matrix of Martens and Grosse, arXiv 1503.05671). For one matrix the least is a truncated
-SVD between roots of the metrics; for several, rights and lefts are found in turns, each exactly.
+What is least depends on the method. Where errors are weighed (`error_metrics.py`), the least for one matrix is a
+truncated SVD between roots of the metrics; for several, rights and lefts are found in turns, each exactly.
 """
 
 from collections.abc import Sequence
@@ -15,15 +12,13 @@ from torch import Tensor
 
 from ..errors import PlanError, SettingError
 from .blocks import check_finite
+from .error_metrics import Metric, metric_of
 from .factor_sizes import FORMS, check_size
-from .seen import Seen, WordsSeen
+from .seen import Seen
 
 TWO_FACTOR_METHODS = tuple(name for name, form in FORMS.items() if form == "two_factors")
 # Methods that need to know what calibration shows.
 SEEING_METHODS = ("fisher", "activation", "sensitivity")
-# The share of a metric that is spread over all directions alike, since few examples show but few of them. Found on
-# SST-2: inputs may have from 0.01 to 0.1; the gradients of 256 sentences, each in one direction, need about a half.
-_SPREAD_INPUTS, _SPREAD_OUTPUTS = 0.05, 0.5
 # Turns, and steps of conjugate gradients in each: the first few gain most, and wide layers take seconds for one.
 _ROUNDS = 4
 _STEPS = 2
@@ -47,40 +42,6 @@ class TwoFactors:
     def dense(self) -> tuple[Tensor, ...]:
         """The products: out x in each."""
         return tuple(left @ self.right for left in self.lefts)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """What an error costs: trace(outputs E inputs E^T) for an error E of the weight.
-
-    Attributes:
-        inputs: in x in, symmetric, positive definite, float64.
-        outputs: out x out, the same; or, where it is diagonal, out; None for the identity.
-    """
-
-    inputs: Tensor
-    outputs: Tensor | None = None
-
-    def error(self, change: Tensor) -> float:
-        """Of a change of the weight, out x in."""
-        change = change.double()
-        return float((self.weigh(change) * (change @ self.inputs)).sum())
-
-    def weigh(self, rows: Tensor) -> Tensor:
-        """Rows, out x anything, times the metric of the outputs."""
-        if self.outputs is None:
-            return rows
-        return self.outputs @ rows if self.outputs.dim() == 2 else self.outputs.unsqueeze(1) * rows
-
-    def turned(self, weight: Tensor, inputs: Tensor) -> Tensor:
-        """A weight in coordinates in which the sum of its squares is its error; `inputs` is a root of that metric."""
-        rows = weight.detach().double() @ inputs
-        if self.outputs is None:
-            return rows
-        if self.outputs.dim() == 1:
-            return self.outputs.sqrt().unsqueeze(1) * rows
-        turned: Tensor = torch.linalg.cholesky(self.outputs).t() @ rows
-        return turned
 
 
 def factorise(
@@ -173,48 +134,6 @@ def truncated(matrix: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     else:
         basis = torch.linalg.eigh(matrix.t() @ matrix).eigenvectors[:, -rank:]
     return matrix @ basis, basis.t()
-
-
-def metric_of(method: str, seen: Seen, *, centred: bool) -> Metric:
-    """What an error costs by "activation" or "sensitivity".
-
-    Args:
-        method: which of the two.
-        seen: what calibration shows of the Linear.
-        centred: whether its bias takes up the mean of what the inputs lose.
-    """
-    inputs, outputs = seen.moment / seen.count, None
-    if centred:
-        inputs = inputs - torch.outer(seen.mean, seen.mean)
-    if method == "sensitivity":
-        outputs = _spread(seen.gradient / seen.answers, _SPREAD_OUTPUTS)
-    return Metric(_spread(inputs, _SPREAD_INPUTS), outputs)
-
-
-def metric_of_words(seen: WordsSeen) -> Metric:
-    """What an error of a table of words costs: rows as often as words come up, columns by what answers make of them.
-
-    Every word counts once more than it came up, since others will.
-    """
-    return Metric(_spread(seen.gradient / seen.counts.sum(), _SPREAD_INPUTS), (seen.counts + 1) / seen.answers)
-
-
-def harms(weight: Tensor, metric: Metric) -> Tensor:
-    """What a weight's best products of every rank cost: those of rank 0, 1, up to its smaller side, float64.
-
-    With the metric of "sensitivity" these are squared changes of the centred logits, mean over answers, as
-    `sensitivity.py` predicts of rounding; harms of several parts may be compared and added up.
-    """
-    turned = metric.turned(weight, torch.linalg.cholesky(metric.inputs))
-    square = turned @ turned.t() if len(turned) < turned.shape[1] else turned.t() @ turned
-    values = torch.linalg.eigvalsh(square).clamp_min(0)
-    return torch.cat([values.new_zeros(1), values.cumsum(0)]).flip(0)
-
-
-def _spread(moment: Tensor, share: float) -> Tensor:
-    """The same trace, a share of it in all directions alike; the identity where nothing was seen."""
-    mean, identity = float(moment.diagonal().mean()), torch.eye(len(moment)).double()
-    return (1 - share) * moment + share * mean * identity if mean > 0 else identity
 
 
 def _row_weights(method: str, stacked: Tensor, seen: Sequence[Seen]) -> Tensor:

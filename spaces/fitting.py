@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from .autoencoders import Decoded, Report, folded, train_autoencoder
+from .error_metrics import metric_of, metric_of_words
 from .factoring import Factoring
 from .factorisation import Factorisation
 from .factorising import SEEING_METHODS as _SEEING_FACTORS
-from .factorising import TwoFactors, factorise, factorise_words, metric_of, metric_of_words
+from .factorising import TwoFactors, factorise, factorise_words
 from .heldout import HeldOut
 from .latents import fit_latents
 from .seen import Seen, WordsSeen

@@ -1,9 +1,9 @@
 """Latents and a decoder fitted directly to what errors cost: an autoencoder without the encoder, which nobody keeps.
 
 What is stored is what a non-linear autoencoder stores. Three things differ from how the paper trains it. The loss is
-that of the metrics of `factorising`: what an error of a row does to outputs, or to answers, instead of its angle. The
-start is the best product of the same size, which hidden layers of leaky rectifiers hold exactly, so training can only
-improve on it. And every row has its latents to itself: they are parameters, and no encoder must learn to find them.
+that of `error_metrics`: what an error of a row does to outputs, or to answers, instead of its angle. The start is the
+best product of the same size, which hidden layers of leaky rectifiers hold exactly, so training can only improve on it.
+And every row has its latents to itself: they are parameters, and no encoder must learn to find them.
 """
 
 import math
@@ -17,8 +17,9 @@ from torch.nn import functional
 from ..errors import PlanError, SettingError
 from .autoencoder_training import LatentTraining
 from .autoencoders import Decoded, Report
+from .error_metrics import Metric
 from .factor_sizes import check_size
-from .factorising import Metric, stack, truncated
+from .factorising import stack, truncated
 
 # What a leaky rectifier lets through of what is below nought: torch's own.
 _LEAK = 0.01

@@ -6,8 +6,8 @@ from weakref import WeakKeyDictionary
 
 from .anatomy import Anatomy
 from .calibration import standing_linears
+from .error_metrics import harms, metric_of
 from .factoring import Way
-from .factorising import harms, metric_of
 from .homes import home_of
 from .plan import Layer, Plan
 from .rank_allocation import allocate_ranks

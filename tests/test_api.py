@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 import paring
 from paring.api import Study, pare
 from paring.errors import BudgetError, ModelError, RunError, SettingError
-from paring.reports.front import table_of
+from paring.reports.front_table import table_of
 from paring.reports.page import REPORT
 from paring.search.objectives import Limits
 from paring.search.study import Record

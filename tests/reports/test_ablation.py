@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from paring.reports.ablation import ablation
-from paring.reports.front import front_of, hypervolume, non_dominated, trial_point
+from paring.reports.dominance import hypervolume, non_dominated
+from paring.reports.front import front_of, trial_point
 from paring.reports.over_time import Volume, growth, reference_in_words
 from paring.search.study import Record
 from paring.search.trial import Final, State

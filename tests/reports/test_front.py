@@ -9,17 +9,9 @@ import pytest
 
 from paring.errors import RunError
 from paring.profilers.timing import Latency
-from paring.reports.front import (
-    REFERENCE_LOSS,
-    Front,
-    Point,
-    front_of,
-    hypervolume,
-    hypervolume_of,
-    non_dominated,
-    row_of,
-    table_of,
-)
+from paring.reports.dominance import hypervolume, non_dominated
+from paring.reports.front import REFERENCE_LOSS, Front, Point, front_of, hypervolume_of
+from paring.reports.front_table import row_of, table_of
 from paring.search.objectives import OBJECTIVES, Limits
 from paring.search.study import Record
 from paring.search.trial import Final, State

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from paring.profilers.estimates import PredictedLatency
-from paring.reports.front import front_of, row_of, table_of
+from paring.reports.front import front_of
+from paring.reports.front_table import row_of, table_of
 from paring.reports.page import write_report
 from paring.reports.tables import render
 from paring.search.objectives import Limits

@@ -14,7 +14,7 @@ from optuna.trial import TrialState
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from paring.profilers.counting import Shapes
-from paring.reports.front import hypervolume
+from paring.reports.dominance import hypervolume
 from paring.search.objectives import Limits
 from paring.search.samplers import sampler
 from paring.search.samplers.costs import Costs

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paring.reports.front import hypervolume
+from paring.reports.dominance import hypervolume
 from paring.search.samplers.improvement import Front, expected_improvement
 
 SAMPLES = 600

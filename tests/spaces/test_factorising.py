@@ -7,15 +7,8 @@ import torch
 from torch import Tensor
 
 from paring.errors import PlanError, SettingError
-from paring.spaces.factorising import (
-    TWO_FACTOR_METHODS,
-    Metric,
-    factorise,
-    factorise_words,
-    harms,
-    metric_of,
-    metric_of_words,
-)
+from paring.spaces.error_metrics import Metric, harms, metric_of, metric_of_words
+from paring.spaces.factorising import TWO_FACTOR_METHODS, factorise, factorise_words
 from paring.spaces.seen import Seen, WordsSeen
 
 SHAPES = [(30, 20), (20, 30)]

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from paring.errors import PlanError, SettingError
 from paring.spaces.autoencoders import Decoded
+from paring.spaces.error_metrics import Metric
 from paring.spaces.factor_sizes import stored_numbers
-from paring.spaces.factorising import Metric, factorise
+from paring.spaces.factorising import factorise
 from paring.spaces.latents import LatentTraining, fit_latents
 from paring.spaces.seen import Seen
 
