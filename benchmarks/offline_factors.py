@@ -4,13 +4,14 @@
         [--ratios 1.5,2,3,5,10] [--ways svd-separated,sensitivity-allocated,...] [--kinds all,each] [--seeds 1,2,3]
 
 A row of the table is one model: those kinds of Linear replaced in all layers, everything else as it was. "all" are all
-kinds of all stacks together, "each" one after the other; kinds may be named too. A way is a method and how layers go
-together: `separated`, `concatenated` (one factor or decoder for all), `allocated` (separated, the ranks of a kind's
-layers by predicted harm, at the numbers that equal ranks would have) or `budgeted` (the same over all kinds together).
-Autoencoders are trained the paper's way; `latents` are fitted to the answers, and `--steps` is for them. Ratios are of
-the numbers of the replaced Linears, side data counted. Calibration uses 256 rows of the training split; validation and
-test are judged, in bfloat16 where that is asked for, and nothing is chosen by them. The file is written after every
-row; with `--add`, rows that it has are kept and not judged again.
+kinds of all stacks together, "each" one after the other; kinds may be named too, and only then is the table of words
+among them (`embeddings`, which stands alone). A way is a method and how layers go together: `separated`,
+`concatenated` (one factor or decoder for all), `allocated` (separated, the ranks of a kind's layers by predicted harm,
+at the numbers that equal ranks would have) or `budgeted` (the same over all kinds together). Autoencoders are trained
+the paper's way; `latents` are fitted to the answers, and `--steps` is for them. Ratios are of the numbers of what is
+replaced, side data counted. Calibration uses 256 rows of the training split; validation and test are judged, in
+bfloat16 where that is asked for, and nothing is chosen by them. The file is written after every row; with `--add`, rows
+that it has are kept and not judged again.
 """
 
 import argparse
@@ -35,12 +36,13 @@ from paring.search.tasks import Task
 from paring.spaces.autoencoder_training import AutoencoderTraining
 from paring.spaces.autoencoders import AUTOENCODER_METHODS, train_autoencoder
 from paring.spaces.calibration import standing_linears
-from paring.spaces.error_metrics import Metric, harms, metric_of
+from paring.spaces.error_metrics import Metric, harms, metric_of, metric_of_words
 from paring.spaces.factor_sizes import METHODS, size_for, stored_numbers
-from paring.spaces.factorising import factorise
+from paring.spaces.factorising import factorise, factorise_words
 from paring.spaces.latents import LatentTraining, fit_latents
 from paring.spaces.rank_allocation import allocate_ranks
-from paring.spaces.seen import look_at
+from paring.spaces.seen import look_at, look_at_words
+from paring.spaces.ties import holders
 
 WAYS = [
     *(f"{method}-{stacking}" for method in METHODS for stacking in ("separated", "concatenated")),
@@ -49,6 +51,8 @@ WAYS = [
     "latents-concatenated",
 ]
 RANDOM = (*AUTOENCODER_METHODS, "latents")
+# The table of words, as a kind.
+WORDS = "embeddings"
 # What tells a row from all others; there is no seed where there is no chance.
 FACTS = ("kinds", "method", "stacking", "ratio", "seed")
 
@@ -72,8 +76,12 @@ class Factored:
         self.model = self.bench.build(self.plan)
         found = standing_linears(self.model, self.plan, self.bench.anatomy)
         self.linears = {name: part for name, part in found if not name.startswith("outside.")}
+        words = self.model.get_input_embeddings().weight
+        self.tables = [*holders(self.model, words).values()]
         self.original = {name: (part.weight.detach(), part.bias) for name, part in self.linears.items()}
+        self.original[WORDS] = words.detach(), None
         self.seen = look_at(self.model, self.linears, self.bench)
+        self._words_seen = look_at_words(self.model, words, self.bench)
         self.kinds: dict[str, list[str]] = {}
         for name in self.linears:
             stack, _, kind = name.split(".", 2)
@@ -96,6 +104,13 @@ class Factored:
             part.weight = nn.Parameter(weight if fit is None else fit.weight.contiguous(), requires_grad=False)
             changed = bias if fit is None or fit.bias_change is None else bias + fit.bias_change
             part.bias = None if changed is None else nn.Parameter(changed, requires_grad=False)
+        table = nn.Parameter(fits[WORDS].weight if WORDS in fits else self.original[WORDS][0], requires_grad=False)
+        for one in self.tables:
+            one.weight = table
+
+    def names(self, kind: str) -> list[str]:
+        """The parts of a kind."""
+        return [WORDS] if kind == WORDS else self.kinds[kind]
 
     def scores(self) -> dict[str, float]:
         """Of both splits, and of all their examples together."""
@@ -112,7 +127,7 @@ class Factored:
         return sum(self._metric(name).error(self.original[name][0] - fit.weight) for name, fit in fits.items())
 
     def _group(self, names: Sequence[str], method: str, ratio: float, seed: int) -> dict[str, Fit]:
-        weights, seen = [self.original[name][0] for name in names], [self.seen[name] for name in names]
+        weights, seen = [self.original[name][0] for name in names], [self.seen[name] for name in names if name != WORDS]
         rows, columns, biased = sum(map(len, weights)), weights[0].shape[1], self.original[names[0]][1] is not None
         counted = "autoencoder" if method == "latents" else method
         size = size_for(counted, rows, columns, ratio)
@@ -122,6 +137,8 @@ class Factored:
             means = [own.mean if biased else None for own in seen]
             metrics, training = [self._metric(name) for name in names], LatentTraining(steps=self._steps, seed=seed)
             found = fit_latents(weights, size, metrics, training, means=means)
+        elif method == "sensitivity" and names == [WORDS]:
+            found = factorise_words(weights[0], size, self._metric(WORDS))
         else:
             found = factorise(method, weights, size, seen, move_bias=biased)
         each = stored_numbers(counted, rows, columns, size) / len(names)
@@ -148,7 +165,11 @@ class Factored:
     def _metric(self, name: str) -> Metric:
         if name not in self._metrics:
             biased = self.original[name][1] is not None
-            self._metrics[name] = metric_of("sensitivity", self.seen[name], centred=biased)
+            self._metrics[name] = (
+                metric_of_words(self._words_seen)
+                if name == WORDS
+                else metric_of("sensitivity", self.seen[name], centred=biased)
+            )
         return self._metrics[name]
 
 
@@ -181,7 +202,7 @@ def judged(
     seconds = 0.0
     for kind in case.kinds if "all" in words else words:
         started = time.monotonic()
-        fits = case.fits(case.kinds[kind], method, stacking, ratio, seed)
+        fits = case.fits(case.names(kind), method, stacking, ratio, seed)
         took = time.monotonic() - started
         together, seconds = together | fits, seconds + took
         if kind in words:
