@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -74,12 +75,16 @@ class Subject:
         """Of judging the original: two operations per parameter and token."""
         return 2 * self.parameters * self.tokens * self.examples / (PEAK_FLOPS * UTILISATION)
 
-    @property
-    def greedy_passes(self) -> float:
-        """Passes of the original that all steps of its greedy orders are worth, with no layers' states reused."""
+    def greedy_passes(self, workers: int) -> float:
+        """Passes of the original, one after another, that all steps of its greedy orders are worth on so many workers.
+
+        Each step's candidates are scored side by side; no layers' states are reused.
+        """
         whole = sum(self.layers)
         return sum(
-            count * (whole - layers + count - 1) / whole for layers in self.layers for count in range(2, layers + 1)
+            ceil(count / workers) * (whole - layers + count - 1) / whole
+            for layers in self.layers
+            for count in range(2, layers + 1)
         )
 
 
@@ -207,7 +212,7 @@ def _cost(subject: Subject, gpus: int, units: dict[str, float]) -> dict[str, Any
     building = units["building_seconds_per_parameter"] * subject.parameters
     judging = subject.pass_seconds * units["layers_left"] + building + units["ray_seconds"]
     searching = TRIALS * max(judging / gpus, units["driver_seconds"])
-    greedy = subject.greedy_passes * subject.pass_seconds
+    greedy = subject.greedy_passes(gpus) * subject.pass_seconds
     rounding = units["rounding_seconds_per_parameter"] * subject.parameters
     table = TABLE_PLANS * (building + SESSION_SECONDS / 2)
     front = MEMBERS * (2 * building + subject.pass_seconds + FINAL_SECONDS)

@@ -23,23 +23,26 @@ class Brief:
         plan: what is judged.
         races: whether it may leave before all examples are asked.
         rival: number and plan of the trial that it must beat then; None where there is none.
+        is_step: whether it is only scored, as a candidate of a greedy order.
     """
 
     plan: Plan
     races: bool = False
     rival: tuple[int, Plan] | None = None
+    is_step: bool = False
 
     def dumps(self) -> str:
         """As JSON."""
         rival = None if self.rival is None else [self.rival[0], self.rival[1].to_json()]
-        return json.dumps({"plan": self.plan.to_json(), "races": self.races, "rival": rival})
+        own = {"plan": self.plan.to_json(), "races": self.races, "rival": rival, "is_step": self.is_step}
+        return json.dumps(own)
 
     @classmethod
     def loads(cls, text: str) -> Self:
         """The inverse of `dumps`."""
         data = json.loads(text)
         rival = None if data["rival"] is None else (data["rival"][0], Plan.from_json(data["rival"][1]))
-        return cls(Plan.from_json(data["plan"]), data["races"], rival)
+        return cls(Plan.from_json(data["plan"]), data["races"], rival, data["is_step"])
 
 
 @dataclass(frozen=True, slots=True)

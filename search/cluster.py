@@ -1,6 +1,7 @@
 """Judging on many workers at once: quality in parallel wherever they are, costs one after another on this machine.
 
-This process alone proposes, measures and writes the study. A worker builds and judges plans, and shares what it learns.
+This process alone proposes, measures and writes the study. A worker builds and judges plans, and shares what it learns;
+while this process looks for a greedy order, workers score the candidates of its steps (`steps.py`).
 Latency belongs to the machine of the search: it is predicted, or measured here while the workers of this machine stand
 still. So plans, records and reports are those of a search in one process.
 """
@@ -19,6 +20,7 @@ from .ray_session import joined
 from .ray_tune import run_trials
 from .settings import Settings
 from .standstill import Worker, standstill
+from .steps import Steps
 from .trial import State, Trial
 from .workbench import LocalWorkbench
 from .worker import Answer, Shipment
@@ -49,9 +51,9 @@ def judge_on_cluster(
     """
     with progress.stage("searching", settings.trials or settings.minutes or 0) as report:
         feed = Feed(settings, bench, proposals, judge, report)
-        if feed.is_over:
-            return
         try:
+            if feed.is_over:
+                return
             with joined(cluster, settings.out) as found:
                 feed.most_open = found.n_workers
                 shipment = Shipment.of(settings, bench, threads=cluster.threads).packed()
@@ -59,6 +61,8 @@ def judge_on_cluster(
         except KeyboardInterrupt:
             feed.interrupt()
             raise
+        finally:
+            feed.close()
 
 
 class Feed:
@@ -84,13 +88,18 @@ class Feed:
         self._settings, self._bench, self._proposals, self._judge = settings, bench, proposals, judge
         self._report = report
         self._started = time.monotonic()
+        self._steps = Steps(bench, proposals.propose)
         self._open: dict[int, Proposal] = {}
+        # Of plans that were judged while a proposal was in the making.
+        self._held: dict[int, Answer] = {}
         self.most_open = 1
         self.crowd: Callable[[], list[Worker]] = list
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will be proposed."""
+        if self._steps.is_proposing:
+            return False
         trials, minutes = self._settings.trials, self._settings.minutes
         proposed = self._proposals.n_known + self._proposals.n_open
         if (trials is not None and proposed >= trials) or (minutes is not None and self._minutes >= minutes):
@@ -99,10 +108,18 @@ class Feed:
         return self._proposals.are_exhausted and not self._open
 
     def next(self) -> tuple[int, str] | None:
-        """Number and brief, as JSON, of what to judge next; None for nothing now."""
+        """Number and brief, as JSON, of what to judge, or to score, next; None for nothing now."""
         self._say()
-        while not self.is_over and not self._proposals.are_exhausted and len(self._open) < self.most_open:
-            proposal = self._proposals.propose()
+        while self._steps.is_proposing or self._may_propose:
+            if not self._steps.is_proposing:
+                self._steps.begin()
+            if not self._steps.is_made and self._n_busy >= self.most_open:
+                return None
+            step = self._steps.next()
+            if step is not None or not self._steps.is_made:
+                return step
+            proposal = self._steps.fetch()
+            self._settle()
             if proposal is not None:
                 self._open[proposal.trial.number] = proposal
                 return proposal.trial.number, self._judge.brief(proposal.plan).dumps()
@@ -116,6 +133,37 @@ class Feed:
         """
         if answer.ends_search:
             raise SearchError(f"a worker cannot go on: {answer.cause}")
+        if number < 0:
+            self._steps.scored(number)
+        elif self._steps.is_proposing:
+            self._held[number] = answer
+        else:
+            self._conclude(number, answer)
+
+    def lost(self, number: int, state: State, cause: str) -> None:
+        """Records that no worker could answer, however often it was tried."""
+        self.answered(number, Answer(None, state, cause))
+
+    def interrupt(self) -> None:
+        """Queues what is being judged once more, for when the search goes on."""
+        made = self._steps.close()
+        self._settle()
+        for proposal in (*self._open.values(), *filter(None, [made])):
+            self._proposals.interrupt(proposal)
+        self._open.clear()
+
+    def close(self) -> None:
+        """Ends what is being proposed, and records what was judged meanwhile."""
+        self._steps.close()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Records what was judged while a proposal was in the making."""
+        for number in tuple(self._held):
+            self._conclude(number, self._held.pop(number))
+
+    def _conclude(self, number: int, answer: Answer) -> None:
+        """Records what became of a proposal."""
         proposal = self._open[number]
         found = answer.assessment
         if found is None:
@@ -127,16 +175,14 @@ class Feed:
         self._proposals.tell(self._open.pop(number), judged)
         self._say()
 
-    def lost(self, number: int, state: State, cause: str) -> None:
-        """Records that no worker could answer, however often it was tried."""
-        proposal = self._open.pop(number)
-        self._proposals.tell(proposal, Trial(number, state, proposal.plan, cause))
+    @property
+    def _may_propose(self) -> bool:
+        return not self.is_over and not self._proposals.are_exhausted and len(self._open) < self.most_open
 
-    def interrupt(self) -> None:
-        """Queues what is being judged once more, for when the search goes on."""
-        for proposal in self._open.values():
-            self._proposals.interrupt(proposal)
-        self._open.clear()
+    @property
+    def _n_busy(self) -> int:
+        """How many workers have something to do."""
+        return len(self._open) - len(self._held) + self._steps.n_out
 
     @property
     def _minutes(self) -> float:
@@ -147,4 +193,5 @@ class Feed:
 
     def _say(self) -> None:
         done = self._proposals.n_known if self._settings.trials else self._minutes
-        self._report(done, f"{self._proposals.news}; {len(self._open)} being judged")
+        scored = f", {self._steps.n_out} shortened by a layer and scored" if self._steps.n_out else ""
+        self._report(done, f"{self._proposals.news}; {len(self._open)} being judged{scored}")

@@ -5,7 +5,7 @@ arXiv 2105.14839. The procedure: at each step try the removal of every remaining
 and keep the best; every prefix of the order is an answer.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Literal
@@ -37,6 +37,7 @@ def greedy_order(
     *,
     decimals: int | None = None,
     ties: Ties = "high",
+    foreseen: Callable[[Sequence[tuple[int, ...]]], None] | None = None,
 ) -> GreedyOrder:
     """Finds the nested order in which layers are removed.
 
@@ -50,6 +51,7 @@ def greedy_order(
         depth: how many to remove, at least 0; at most n_layers - 1 are removed whatever is asked, as in the paper.
         decimals: digits after the point that count in a comparison; None compares exactly.
         ties: which of several equally good layers goes: the one with the highest or the lowest index.
+        foreseen: told before every step what will be scored in it, as `score` gets it.
 
     Raises:
         SettingError: if n_layers, depth or ties is not legal.
@@ -62,9 +64,10 @@ def greedy_order(
     gone: tuple[int, ...] = ()
     steps: list[Mapping[int, float]] = []
     for _ in range(min(depth, n_layers - 1)):
-        scores = {
-            layer: _finite(score((*gone, layer)), (*gone, layer)) for layer in range(n_layers) if layer not in gone
-        }
+        tried = [(*gone, layer) for layer in range(n_layers) if layer not in gone]
+        if foreseen is not None:
+            foreseen(tried)
+        scores = {removed[-1]: _finite(score(removed), removed) for removed in tried}
         steps.append(scores)
         gone = (*gone, best_layer(scores, decimals=decimals, ties=ties))
     return GreedyOrder(gone, tuple(steps), sum(len(scores) for scores in steps))

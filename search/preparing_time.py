@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from math import ceil
 from typing import Any
 
 import torch
@@ -86,13 +87,18 @@ def _modular(settings: Settings, bench: LocalWorkbench, rehearsal: Rehearsal) ->
 
 
 def _greedy(settings: Settings, bench: LocalWorkbench, rehearsal: Rehearsal) -> Iterator[Piece]:
-    """All steps until one layer is left; a stack that stands otherwise assembled needs its own."""
+    """All steps until one layer is left, each shared by workers unless it trains; other tilings need their own."""
     whole = sum(stack.n_layers for stack in bench.anatomy.stacks)
+    tunes = settings.greedy.scorer == "fine_tune"
+    workers = 1 if settings.cluster is None or tunes else settings.cluster.workers or 1
     for stack in bench.anatomy.stacks:
         left = [stack.n_layers - step for step in range(stack.n_layers - 1)]
-        passes = sum(count * (whole - stack.n_layers + count - 1) / whole for count in left)
-        seconds = passes * rehearsal.pass_seconds + sum(left) * rehearsal.building_seconds
-        if settings.greedy.scorer == "fine_tune" and bench.train is not None:
+        turns = [ceil(count / workers) for count in left]
+        passes = sum(
+            turn * (whole - stack.n_layers + count - 1) / whole for turn, count in zip(turns, left, strict=True)
+        )
+        seconds = passes * rehearsal.pass_seconds + sum(turns) * rehearsal.building_seconds
+        if tunes and bench.train is not None:
             share = sum(bench.train.lengths()) / sum(bench.search.lengths())
             seconds += passes * share * settings.greedy.training.epochs * _BOTH_WAYS * rehearsal.pass_seconds
         yield Piece(f"greedy order of {stack.name}", sum(left), seconds)

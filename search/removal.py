@@ -1,7 +1,7 @@
 """In which order the layers of a stack go: greedily, each step by what it does to the answers."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -60,7 +60,11 @@ class Scorers:
 
 
 class Removal:
-    """Finds removal orders for one run, and keeps the weights that were trained on the way."""
+    """Finds removal orders for one run, and keeps the weights that were trained on the way.
+
+    Attributes:
+        foreseen: told before every step of the training-free scorer which plans are scored next.
+    """
 
     def __init__(
         self,
@@ -85,24 +89,36 @@ class Removal:
         """
         self._model, self._train, self._greedy, self._scorers = model, train, greedy, scorers
         self._cache, self._folder, self._progress = cache, folder, progress
+        self.foreseen: Callable[[Sequence[Plan]], None] = lambda plans: None
 
     def order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         """The greedy order of a stack as it stands in a plan, as far as a depth."""
         standing = [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
-        total = sum(len(standing) - step for step in range(depth))
+        total, tuned = sum(len(standing) - step for step in range(depth)), self._greedy.scorer == "fine_tune"
         with self._progress.stage(f"greedy order of {stack}", total) as report:
             seen = 0
 
+            def slots(removed: tuple[int, ...]) -> tuple[int, ...]:
+                return tuple(standing[index] for index in removed)
+
             def score(removed: tuple[int, ...]) -> float:
                 nonlocal seen
-                value = self._score_without(plan, stack, tuple(standing[index] for index in removed))
+                value = self._score_without(plan, stack, slots(removed))
                 seen += 1
-                report(seen, f"without {' '.join(str(standing[index]) for index in removed)}: {value:.4f}")
+                report(seen, f"without {' '.join(map(str, slots(removed)))}: {value:.4f}")
                 return value
 
-            found = greedy_order(len(standing), score, depth, decimals=self._greedy.decimals, ties=self._greedy.ties)
-        order = tuple(standing[index] for index in found.order)
-        tuned = self._greedy.scorer == "fine_tune"
+            found = greedy_order(
+                len(standing),
+                score,
+                depth,
+                decimals=self._greedy.decimals,
+                ties=self._greedy.ties,
+                foreseen=None
+                if tuned
+                else lambda tried: self.foreseen([_without(plan, stack, slots(removed)) for removed in tried]),
+            )
+        order = slots(found.order)
         names = [_tuned_name(_without(plan, stack, order[: step + 1])) for step in range(depth)]
         return RemovalOrder(order, tuple(names) if tuned else (ORIGINAL_WEIGHTS,) * depth)
 

@@ -136,13 +136,11 @@ class LocalWorkbench:
                 raise DataError(f"{what} needs a train split, and the data have none; {fix}.")
             self.train = encode("train", tables.train)
 
-        def score(plan: Plan) -> float:
-            return self.quality(plan, self.search, metric=step_metric).value
-
         def score_tuned(model: PreTrainedModel) -> float:
             return self.examiner.judged(self.search, self.executable(model), model, step_metric).value
 
-        scorers = Scorers(score, score_tuned, "" if step_metric == self.metric else step_metric)
+        self._step_metric = step_metric
+        scorers = Scorers(self.removal_score, score_tuned, "" if step_metric == self.metric else step_metric)
         self._removal = Removal(model, self.train, greedy, scorers, self._cache, folder / "weights", progress)
 
     @property
@@ -276,6 +274,25 @@ class LocalWorkbench:
         if key not in self._orders:
             self._orders[key] = self._removal.order(plan, stack, depth)
         return self._orders[key]
+
+    def removal_score(self, plan: Plan) -> float:
+        """What a plan scores as a candidate of a greedy order, or looks it up; what is scored is kept."""
+        return self.quality(plan, self.search, metric=self._step_metric).value
+
+    def foresee_removals(self, foreseen: Callable[[Sequence[Plan]], None] | None) -> None:
+        """Has somebody told which plans a greedy order asks the scores of next, those that are not known yet.
+
+        Args:
+            foreseen: who may find the scores before it returns; None for nobody.
+        """
+
+        def tell(plans: Sequence[Plan]) -> None:
+            known = self.examiner.known
+            unknown = [plan for plan in plans if known(plan, self.search, self._step_metric) is None]
+            if foreseen is not None and unknown:
+                foreseen(unknown)
+
+        self._removal.foreseen = tell
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

@@ -45,6 +45,7 @@ class Shipment:
         reuses_prefixes: whether layers that were computed for a model before are not computed again.
         judge_in: in what float parts are judged.
         budget: whose limits on quality end the race of a candidate.
+        step_metric: what scores the steps of a greedy order; see `Greedy`.
     """
 
     model: PreTrainedModel
@@ -60,6 +61,7 @@ class Shipment:
     reuses_prefixes: bool
     judge_in: str
     budget: Limits
+    step_metric: str | None
 
     @classmethod
     def of(cls, settings: Settings, bench: LocalWorkbench, *, threads: int) -> Self:
@@ -87,6 +89,7 @@ class Shipment:
             settings.reuses_prefixes,
             settings.judge_in,
             settings.budget,
+            settings.greedy.metric,
         )
 
     def packed(self) -> bytes:
@@ -99,7 +102,7 @@ class Answer:
     """What a worker found of a plan.
 
     Attributes:
-        assessment: None where it failed.
+        assessment: None where it failed, or where the plan was only scored.
         state: why it failed, as a trial's state; None where it did not.
         cause: the same in words.
         ends_search: whether the failure is no fault of the plan: a disk that refuses, something that cannot work.
@@ -134,7 +137,7 @@ class WorkerBench(LocalWorkbench):
             device=devices.find(shipment.device),
             runtime=runtimes.find(shipment.runtime),
             threads=shipment.threads,
-            greedy=Greedy(),
+            greedy=Greedy(metric=shipment.step_metric),
             folder=folder,
             progress=Silent(),
             prepared=shipment.prepared,
@@ -183,7 +186,11 @@ def answer_to(bench: WorkerBench, brief: str) -> Answer:
     """
     try:
         with devices.clean_after_failure(bench.device):
-            return Answer(assess(bench, Brief.loads(brief), bench.budget))
+            asked = Brief.loads(brief)
+            if not asked.is_step:
+                return Answer(assess(bench, asked, bench.budget))
+            bench.removal_score(asked.plan)
+            return Answer(None)
     except ENDING as error:
         return Answer(None, State.FAILED, str(error), ends_search=True)
     except Exception as error:

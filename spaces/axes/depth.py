@@ -9,7 +9,7 @@ from dataclasses import replace
 from torch import nn
 
 from ..anatomy import Anatomy
-from ..plan import Plan, Slot
+from ..plan import ORIGINAL_WEIGHTS, Plan, Slot
 from ..workbench import Material, Workbench
 from . import Choice, Parameter, Site
 
@@ -24,14 +24,20 @@ class Depth:
     def edit(self, plan: Plan, choice: Choice, bench: Workbench) -> Plan:
         """Empties the first k slots of the removal order.
 
+        The order is that of the assembled stack with all others whole: on an encoder-decoder it was the same however
+        many layers the encoder had lost, and one order per depth of the encoder would cost more than the search. Where
+        weights are trained on the way, each stack is trained on without the layers of those before it.
+
         A stack that an earlier axis made shorter than k + 1 layers keeps its last layer.
         """
+        whole = bench.anatomy.identity()
         for stack in plan.stacks:
             standing = sum(slot.layer is not None for slot in stack.slots)
             depth = min(int(choice[f"depth.{stack.name}"]), standing - 1)
             if depth == 0:
                 continue
-            found = bench.removal_order(plan, stack.name, depth)
+            among = whole.with_stack(stack) if plan.weights == ORIGINAL_WEIGHTS else plan
+            found = bench.removal_order(among, stack.name, depth)
             gone = set(found.order[:depth])
             slots = tuple(Slot(None) if position in gone else slot for position, slot in enumerate(stack.slots))
             plan = replace(plan.with_stack(replace(stack, slots=slots)), weights=found.weights[depth - 1])

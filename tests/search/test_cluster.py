@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from paring.search.cluster import Feed
 from paring.search.driver import search
 from paring.search.objectives import Limits
 from paring.search.ray_session import Joined
+from paring.search.removal import Greedy
 from paring.search.settings import Settings
 from paring.search.shelf import Shelf
 from paring.search.shelf_cache import ShelfCache
@@ -325,6 +327,74 @@ def test_workers_that_answer_in_any_order_drop_only_what_is_beaten(
         assert rival.size_bytes <= known.size_bytes
         assert rival.quality > known.quality
     assert {one.plan for one in record.best()} == {one.plan for one in Record.open(tmp_path / "whole").best()}
+
+
+def test_workers_score_the_steps_of_a_greedy_order(
+    settings: Callable[..., Settings], wild: tuple[Path, Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By a metric that is not the run's, which workers must be told of.
+    greedy = Greedy(metric="matthews", decimals=None)
+    asked = {"model": str(wild[0]), "task": wild[1], "axes": ("depth",), "trials": 4, "greedy": greedy}
+    alone = search(settings(tmp_path / "alone", **asked))
+    cluster, scored, built = InOneProcess(monkeypatch), list[Plan](), list[Plan]()
+    real, build = cluster.answer, LocalWorkbench.build
+
+    def answer(worker: WorkerBench, number: int, brief: str) -> Answer:
+        scored.extend([Brief.loads(brief).plan] * (number < 0))
+        assert Brief.loads(brief).is_step == (number < 0)
+        return real(worker, number, brief)
+
+    def watched(bench: LocalWorkbench, plan: Plan) -> Any:
+        built.extend([plan] * (type(bench) is LocalWorkbench))
+        return build(bench, plan)
+
+    monkeypatch.setattr(cluster, "answer", answer)
+    monkeypatch.setattr(LocalWorkbench, "build", watched)
+    monkeypatch.setattr("paring.search.driver.measure_whole", lambda *_, **__: [])
+    record = search(settings(tmp_path / "run", **asked, cluster=TWO))
+    assert judged(record) == judged(alone)
+    # One of 4 layers, of 3, of 2: none is scored twice, and none by the process that proposes.
+    assert len(scored) == len(set(scored)) == 4 + 3 + 2
+    assert sorted(len(plan.stack("encoder").dropped) for plan in scored) == [1] * 4 + [2] * 3 + [3] * 2
+    assert not set(built) & set(scored)
+    assert cluster.most_open == 3
+
+
+def test_a_step_that_no_worker_can_score_is_scored_by_the_driver(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"axes": ("depth",), "trials": 3}
+    alone = search(settings(tmp_path / "alone", **asked))
+    cluster = InOneProcess(monkeypatch)
+    real = cluster.answer
+
+    def fails(worker: WorkerBench, number: int, brief: str) -> Answer:
+        return Answer(None, State.FAILED, "it died") if number < 0 else real(worker, number, brief)
+
+    monkeypatch.setattr(cluster, "answer", fails)
+    assert judged(search(settings(tmp_path / "run", **asked, cluster=TWO))) == judged(alone)
+
+
+def test_an_interrupt_in_a_greedy_order_loses_nothing(
+    settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"axes": ("depth",), "trials": 3}
+    alone = search(settings(tmp_path / "alone", **asked))
+    cluster, real, scored = InOneProcess(monkeypatch), answer_to, list[Plan]()
+
+    def interrupted(worker: WorkerBench, number: int, brief: str) -> Answer:
+        scored.extend([Brief.loads(brief).plan] * (number < 0))
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        return real(worker, brief)
+
+    monkeypatch.setattr(cluster, "answer", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        search(settings(tmp_path / "run", **asked, cluster=TWO))
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("proposing")]
+    record = search(settings(tmp_path / "run", **asked, cluster=TWO))
+    assert record.judged().keys() == alone.judged().keys()
+    assert [len(set(scored)), len(scored)] == [5, 6]  # what was asked when it ended is asked again
 
 
 def test_a_small_space_is_searched_to_its_end(

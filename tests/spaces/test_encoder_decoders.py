@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from transformers import AutoModelForSeq2SeqLM, BartForSequenceClassification, M
 from paring.errors import ModelError, PlanError
 from paring.spaces import artefact
 from paring.spaces.anatomy import anatomy_of
+from paring.spaces.axes.depth import plugin as depth_axis
 from paring.spaces.build import build, settle_layers
-from paring.spaces.plan import Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
+from paring.spaces.plan import ORIGINAL_WEIGHTS, Layer, Plan, Precision, Slot, Stack, Treatment, Treatments
 from paring.spaces.ties import distinct_tensors
-from paring.spaces.workbench import Inputs, Workbench
+from paring.spaces.workbench import Inputs, RemovalOrder, Workbench
 
 MakeModel = Callable[..., PreTrainedModel]
 MakeBench = Callable[[PreTrainedModel], Workbench]
@@ -324,3 +326,31 @@ def test_every_form_that_does_not_fit_is_named(make_model: MakeModel) -> None:
     del model.decoder.block[0].layer[2].DenseReluDense.wi
     with pytest.raises(ModelError, match=r"DenseReluDense\.wi'.*DenseReluDense\.wi_0'"):
         anatomy_of(model)
+
+
+def orders_asked(bench: Any, weights: str, **depths: int) -> tuple[Plan, list[tuple[Plan, str, int]]]:
+    """The plan without so many layers of each stack, and the greedy orders that were asked for it."""
+    asked: list[tuple[Plan, str, int]] = []
+
+    def order(plan: Plan, stack: str, depth: int) -> RemovalOrder:
+        asked.append((plan, stack, depth))
+        return RemovalOrder((2, 0, 1, 3)[:depth], (weights,) * depth)
+
+    bench.removal_order = order
+    choice = {f"depth.{name}": depth for name, depth in depths.items()}
+    return depth_axis.edit(bench.anatomy.identity(), choice, bench), asked
+
+
+def test_each_stack_is_shortened_in_an_order_of_its_own(make_model: MakeModel, make_bench: MakeBench) -> None:
+    bench = make_bench(make_model("mbart", layers=4))
+    whole = bench.anatomy.identity()
+    plan, asked = orders_asked(bench, ORIGINAL_WEIGHTS, encoder=2, decoder=1)
+    assert plan == keep((1, 3), (0, 1, 3))
+    assert asked == [(whole, "encoder", 2), (whole, "decoder", 1)]
+
+
+def test_weights_are_trained_without_the_layers_of_both_stacks(make_model: MakeModel, make_bench: MakeBench) -> None:
+    bench = make_bench(make_model("mbart", layers=4))
+    plan, asked = orders_asked(bench, "tuned-x", encoder=2, decoder=1)
+    assert plan == replace(keep((1, 3), (0, 1, 3)), weights="tuned-x")
+    assert asked[1][0] == replace(keep((1, 3), ALL), weights="tuned-x")
