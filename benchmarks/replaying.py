@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Self
@@ -83,7 +82,7 @@ class Truth:
         shapes = Shapes.of(self._bench.anatomy)
         return Guide(
             self.space,
-            partial(self.space.resolve, bench=self._bench),
+            lambda choice: (self.space.resolve(choice, self._bench), True),
             Features(shapes, self.hints.harms),
             Costs(self._sizes, shapes, self._predictor),
             objectives=objectives,

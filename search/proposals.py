@@ -6,17 +6,17 @@ One process proposes and tells, so the study has one writer. Who judges what is 
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import optuna
 
 from ..errors import SearchError
 from ..profilers.counting import Shapes
 from ..profilers.devices import clean_after_failure
-from ..spaces.axes import Value
+from ..spaces.axes import Choice, Value
 from ..spaces.plan import Plan
 from ..spaces.plan_bytes import PlanBytes
 from ..spaces.space import Space
+from .considered import ConsideringBench
 from .first_choices import n_starts, starting_choices
 from .hints import Hints, hints_of
 from .objectives import Limits
@@ -222,10 +222,16 @@ def guide_of(
         objectives: what is optimised.
         limits: what must be kept.
     """
-    shapes = Shapes.of(bench.anatomy)
+    shapes, considering = Shapes.of(bench.anatomy), ConsideringBench(bench)
+
+    def resolve(choice: Choice) -> tuple[Plan, bool]:
+        guessed = considering.n_guesses
+        plan = space.resolve(choice, considering)
+        return plan, considering.n_guesses == guessed
+
     return Guide(
         space,
-        partial(space.resolve, bench=bench),
+        resolve,
         Features(shapes, hints.harms),
         Costs(PlanBytes(bench.model, bench.anatomy), shapes, predictor),
         objectives=objectives,

@@ -1,7 +1,7 @@
 """In which order the layers of a stack go: greedily, each step by what it does to the answers."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -50,21 +50,19 @@ class Scorers:
 
     Attributes:
         score: a plan of the original's weights.
+        known: the same where it was scored before, else None.
         score_tuned: a model that was trained.
         metric: by which both score; "" for that of the run.
     """
 
     score: Callable[[Plan], float]
+    known: Callable[[Plan], float | None]
     score_tuned: Callable[[PreTrainedModel], float]
     metric: str
 
 
 class Removal:
-    """Finds removal orders for one run, and keeps the weights that were trained on the way.
-
-    Attributes:
-        foreseen: told before every step of the training-free scorer which plans are scored next.
-    """
+    """Finds removal orders for one run, and keeps the weights that were trained on the way."""
 
     def __init__(
         self,
@@ -89,12 +87,38 @@ class Removal:
         """
         self._model, self._train, self._greedy, self._scorers = model, train, greedy, scorers
         self._cache, self._folder, self._progress = cache, folder, progress
-        self.foreseen: Callable[[Sequence[Plan]], None] = lambda plans: None
+        self._foreseen: Callable[[Sequence[Plan]], None] = lambda plans: None
+        self._known: dict[str, float] = {}
+        # Plan and stack -> the longest order that was found.
+        self._orders: dict[tuple[str, str], RemovalOrder] = {}
+
+    @property
+    def trains(self) -> bool:
+        """Whether candidates are trained before they are scored."""
+        return self._greedy.scorer == "fine_tune"
+
+    def foresee(self, foreseen: Callable[[Sequence[Plan]], None]) -> None:
+        """Has somebody told before every step which plans `score` is asked for next, those not known yet.
+
+        Args:
+            foreseen: may have them scored before it returns. Not told of candidates that are trained.
+        """
+        self._foreseen = foreseen
+
+    def score(self, plan: Plan) -> float:
+        """What a plan of the original's weights scores as a candidate, or looks it up; what is scored is kept."""
+        return self._scorers.score(plan)
 
     def order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
-        """The greedy order of a stack as it stands in a plan, as far as a depth."""
-        standing = [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
-        total, tuned = sum(len(standing) - step for step in range(depth)), self._greedy.scorer == "fine_tune"
+        """The greedy order of a stack as it stands in a plan, at least so deep; known scores are not asked for."""
+        known = self._orders.get((plan.fingerprint, stack))
+        if known is None or len(known.order) < depth:
+            known = self._orders[plan.fingerprint, stack] = self._find(plan, stack, depth)
+        return known
+
+    def _find(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
+        standing = _standing(plan, stack)
+        total = sum(len(standing) - step for step in range(depth))
         with self._progress.stage(f"greedy order of {stack}", total) as report:
             seen = 0
 
@@ -114,21 +138,74 @@ class Removal:
                 depth,
                 decimals=self._greedy.decimals,
                 ties=self._greedy.ties,
-                foreseen=None
-                if tuned
-                else lambda tried: self.foreseen([_without(plan, stack, slots(removed)) for removed in tried]),
+                foreseen=lambda tried: self._foresee(_without(plan, stack, slots(removed)) for removed in tried),
             )
-        order = slots(found.order)
-        names = [_tuned_name(_without(plan, stack, order[: step + 1])) for step in range(depth)]
-        return RemovalOrder(order, tuple(names) if tuned else (ORIGINAL_WEIGHTS,) * depth)
+        return self.weighed(plan, stack, slots(found.order))
+
+    def known(self, plan: Plan, stack: str, depth: int) -> tuple[RemovalOrder, Mapping[int, float]]:
+        """As much of the same order as is known without scoring anything.
+
+        Args:
+            plan: see `order`.
+            stack: likewise.
+            depth: at which to stop.
+
+        Returns:
+            The order, shorter than asked where a step is not known; and the scores of the last known step, by slot. It
+            has none where the whole order was found before, or no step is known.
+        """
+        found, last = self._orders.get((plan.fingerprint, stack)), dict[int, float]()
+        if found is not None and len(found.order) >= depth:
+            return found, last
+        gone: tuple[int, ...] = ()
+        while len(gone) < depth and (scores := self._known_step(plan, stack, gone)):
+            last = scores
+            gone = (*gone, best_layer(last, decimals=self._greedy.decimals, ties=self._greedy.ties))
+        found = self.weighed(plan, stack, gone)
+        if len(gone) >= depth:
+            self._orders[plan.fingerprint, stack] = found
+        return found, last
+
+    def weighed(self, plan: Plan, stack: str, order: tuple[int, ...]) -> RemovalOrder:
+        """An order with the weights that belong to every prefix of it."""
+        if not self.trains:
+            return RemovalOrder(order, (ORIGINAL_WEIGHTS,) * len(order))
+        prefixes = (order[: step + 1] for step in range(len(order)))
+        return RemovalOrder(order, tuple(_tuned_name(_without(plan, stack, prefix)) for prefix in prefixes))
+
+    def _known_step(self, plan: Plan, stack: str, gone: tuple[int, ...]) -> dict[int, float]:
+        """The scores of every slot that could go next; none where one is missing."""
+        found: dict[int, float] = {}
+        for position in _standing(_without(plan, stack, gone), stack):
+            score = self._known_score(_without(plan, stack, (*gone, position)))
+            if score is None:
+                return {}
+            found[position] = score
+        return found
+
+    def _known_score(self, candidate: Plan) -> float | None:
+        """What was scored before; read once, since samplers ask again and again."""
+        if candidate.fingerprint not in self._known:
+            found = self._cache.get(self._tuned_key(candidate)) if self.trains else self._scorers.known(candidate)
+            if found is None:
+                return None
+            self._known[candidate.fingerprint] = float(found)
+        return self._known[candidate.fingerprint]
+
+    def _foresee(self, candidates: Iterable[Plan]) -> None:
+        unknown = [] if self.trains else [one for one in candidates if self._known_score(one) is None]
+        if unknown:
+            self._foreseen(unknown)
+
+    def _tuned_key(self, candidate: Plan) -> str:
+        return "-".join(filter(None, ("score", self._scorers.metric, _tuned_name(candidate))))
 
     def _score_without(self, plan: Plan, stack: str, removed: tuple[int, ...]) -> float:
         """The quality on the search split of the plan in float without these slots, by the run's scorer."""
         candidate = _without(plan, stack, removed)
-        if self._greedy.scorer == "training_free":
+        if not self.trains:
             return self._scorers.score(candidate)
-        name = _tuned_name(candidate)
-        key = "-".join(filter(None, ("score", self._scorers.metric, name)))
+        name, key = _tuned_name(candidate), self._tuned_key(candidate)
         known = self._cache.get(key)
         if known is None:
             known = self._fine_tune(candidate, name)
@@ -170,6 +247,11 @@ class Removal:
 
     def _weights_file(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
+
+
+def _standing(plan: Plan, stack: str) -> list[int]:
+    """The slots of a stack that hold a layer."""
+    return [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
 
 
 def _without(plan: Plan, stack: str, removed: tuple[int, ...]) -> Plan:

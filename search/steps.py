@@ -34,7 +34,7 @@ class Steps:
         self._waiting: deque[Plan] = deque()
         self._out: set[int] = set()
         self._count, self._is_closed = 0, False
-        bench.foresee_removals(self._wait_for)
+        bench.removal.foresee(self._wait_for)
 
     @property
     def n_out(self) -> int:
@@ -90,7 +90,7 @@ class Steps:
         Returns:
             What was made and not fetched.
         """
-        self._bench.foresee_removals(None)
+        self._bench.removal.foresee(lambda plans: None)
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()

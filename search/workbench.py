@@ -54,6 +54,7 @@ class LocalWorkbench:
         test: what the front is judged on.
         train: what is trained on; None where nothing is.
         examiner: who judges models.
+        removal: who finds greedy orders.
     """
 
     def __init__(
@@ -115,7 +116,6 @@ class LocalWorkbench:
         self._cache = cache or Cache(folder / "cache")
         self._modular_folder = folder / "modular"
         self._report: Report = lambda share, now: None
-        self._orders: dict[tuple[str, str, int], RemovalOrder] = {}
         self._kind: TaskKind = load(task.name)
         self.metric = self._kind.metric(task, model)
         wanted = greedy.metric or self._kind.greedy_metric
@@ -136,12 +136,18 @@ class LocalWorkbench:
                 raise DataError(f"{what} needs a train split, and the data have none; {fix}.")
             self.train = encode("train", tables.train)
 
+        def score(plan: Plan) -> float:
+            return self.quality(plan, self.search, metric=step_metric).value
+
+        def known(plan: Plan) -> float | None:
+            found = self.examiner.known(plan, self.search, step_metric)
+            return None if found is None else found.value
+
         def score_tuned(model: PreTrainedModel) -> float:
             return self.examiner.judged(self.search, self.executable(model), model, step_metric).value
 
-        self._step_metric = step_metric
-        scorers = Scorers(self.removal_score, score_tuned, "" if step_metric == self.metric else step_metric)
-        self._removal = Removal(model, self.train, greedy, scorers, self._cache, folder / "weights", progress)
+        scorers = Scorers(score, known, score_tuned, "" if step_metric == self.metric else step_metric)
+        self.removal = Removal(model, self.train, greedy, scorers, self._cache, folder / "weights", progress)
 
     @property
     def is_taught(self) -> bool:
@@ -151,7 +157,7 @@ class LocalWorkbench:
     def build(self, plan: Plan) -> PreTrainedModel:
         """The compressed model of a plan, on the CPU."""
         materials = {name: axes.load(name).prepare(plan, self) for name in axes.names()}
-        return build(self.model, plan, materials=materials, weights=self._removal.weights(plan.weights))
+        return build(self.model, plan, materials=materials, weights=self.removal.weights(plan.weights))
 
     def calibration(self) -> Sequence[Inputs]:
         """Batches of model inputs that are neither searched nor tested on."""
@@ -270,29 +276,7 @@ class LocalWorkbench:
 
     def removal_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         """The greedy order of a stack as it stands in a plan; scores already known are not asked for again."""
-        key = (plan.fingerprint, stack, depth)
-        if key not in self._orders:
-            self._orders[key] = self._removal.order(plan, stack, depth)
-        return self._orders[key]
-
-    def removal_score(self, plan: Plan) -> float:
-        """What a plan scores as a candidate of a greedy order, or looks it up; what is scored is kept."""
-        return self.quality(plan, self.search, metric=self._step_metric).value
-
-    def foresee_removals(self, foreseen: Callable[[Sequence[Plan]], None] | None) -> None:
-        """Has somebody told which plans a greedy order asks the scores of next, those that are not known yet.
-
-        Args:
-            foreseen: who may find the scores before it returns; None for nobody.
-        """
-
-        def tell(plans: Sequence[Plan]) -> None:
-            known = self.examiner.known
-            unknown = [plan for plan in plans if known(plan, self.search, self._step_metric) is None]
-            if foreseen is not None and unknown:
-                foreseen(unknown)
-
-        self._removal.foreseen = tell
+        return self.removal.order(plan, stack, depth)
 
 
 def load_tokenizer(source: str) -> PreTrainedTokenizerBase:

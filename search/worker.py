@@ -189,7 +189,7 @@ def answer_to(bench: WorkerBench, brief: str) -> Answer:
             asked = Brief.loads(brief)
             if not asked.is_step:
                 return Answer(assess(bench, asked, bench.budget))
-            bench.removal_score(asked.plan)
+            bench.removal.score(asked.plan)
             return Answer(None)
     except ENDING as error:
         return Answer(None, State.FAILED, str(error), ends_search=True)

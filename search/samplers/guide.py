@@ -65,7 +65,7 @@ class Guide:
     def __init__(
         self,
         space: Space,
-        resolve: Callable[[Choice], Plan],
+        resolve: Callable[[Choice], tuple[Plan, bool]],
         features: Features,
         costs: Costs,
         *,
@@ -77,7 +77,8 @@ class Guide:
 
         Args:
             space: whose choices are proposed.
-            resolve: a choice -> its plan, without judging anything.
+            resolve: a choice -> its plan, without judging anything, and whether that is sure: what only a judgement
+                could tell may be guessed, and be otherwise later.
             features: of plans, for the surrogate of quality.
             costs: of plans.
             objectives: what is optimised, in the order in which trials are told of it.
@@ -108,18 +109,20 @@ class Guide:
 
     def forget(self) -> None:
         """Lets go of what is remembered, where that has become much; sketches made before are none of this guide's."""
-        if len(self._by_choice) > _MOST_REMEMBERED:
+        if len(self._by_plan) > _MOST_REMEMBERED:
             self._by_choice.clear()
             self._by_plan.clear()
 
     def sketch(self, choice: Choice) -> Sketch:
         """What is known of the plan of a choice; the same object for all choices that lead to the same plan."""
         key = tuple(choice.values())
-        if key not in self._by_choice:
-            plan = self._resolve(choice)
-            found = self._by_plan.setdefault(plan.fingerprint, Sketch(plan, self._features, self._costs))
+        if key in self._by_choice:
+            return self._by_choice[key]
+        plan, is_sure = self._resolve(choice)
+        found = self._by_plan.setdefault(plan.fingerprint, Sketch(plan, self._features, self._costs))
+        if is_sure:
             self._by_choice[key] = found
-        return self._by_choice[key]
+        return found
 
     def predict(self, cost: str, sketches: Sequence[Sketch], told: Mapping[Sketch, float]) -> np.ndarray:
         """What plans cost, in units of the original's cost.

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Callable
-from functools import partial
 from itertools import product
 from time import process_time
 from typing import Any
@@ -25,7 +24,7 @@ from paring.search.samplers.moves import Moves
 from paring.search.samplers.scores import Scores
 from paring.search.samplers.told import Told
 from paring.spaces.allocation import Option
-from paring.spaces.axes import Parameter, Value
+from paring.spaces.axes import Choice, Parameter, Value
 from paring.spaces.plan import Plan
 from paring.spaces.plan_bytes import PlanBytes
 from paring.spaces.space import Space
@@ -67,9 +66,16 @@ def make_guide(bench: Any) -> MakeGuide:
     def make(objectives: tuple[str, ...] = ("quality", "size"), limits: Limits | None = None, **known: Any) -> Guide:
         space, shapes = FewChoices(bench), Shapes.of(bench.anatomy)
         costs = Costs(PlanBytes(bench.model, bench.anatomy), shapes, None)
-        resolve = partial(space.resolve, bench=bench)
         limits = limits or Limits()
-        return Guide(space, resolve, Features(shapes, {}), costs, objectives=objectives, limits=limits, **known)
+        return Guide(
+            space,
+            lambda choice: (space.resolve(choice, bench), True),
+            Features(shapes, {}),
+            costs,
+            objectives=objectives,
+            limits=limits,
+            **known,
+        )
 
     return make
 
@@ -312,8 +318,12 @@ def test_a_large_space_is_answered_in_time(make_model: Any, make_bench: Any, obj
     space, shapes = Space(bench.anatomy, ("depth", "bits")), Shapes.of(bench.anatomy)
     assert len(list(space)) > 145
     costs = Costs(PlanBytes(bench.model, bench.anatomy), shapes, None)
-    resolve = partial(space.resolve, bench=bench)
-    guide = Guide(space, resolve, Features(shapes, {}), costs, objectives=objectives, limits=Limits())
+    features = Features(shapes, {})
+
+    def resolve(choice: Choice) -> tuple[Plan, bool]:
+        return space.resolve(choice, bench), True
+
+    guide = Guide(space, resolve, features, costs, objectives=objectives, limits=Limits())
     study = study_of(guide)
     moves = Moves(space, random.Random(0), guide.allocated)
     distributions = {one.name: distribution_of(one) for one in space}

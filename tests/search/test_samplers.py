@@ -1,7 +1,6 @@
 """Every named sampler proposes legal choices, the same for the same seed; and any sampler object may be passed."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import optuna
@@ -34,7 +33,7 @@ def make_guide(make_model: Any, make_bench: Any) -> MakeGuide:
     def make(objectives: tuple[str, ...] = ("quality", "size"), limits: Limits | None = None) -> Guide:
         return Guide(
             space,
-            partial(space.resolve, bench=bench),
+            lambda choice: (space.resolve(choice, bench), True),
             Features(shapes, {}),
             Costs(PlanBytes(bench.model, bench.anatomy), shapes, None),
             objectives=objectives,

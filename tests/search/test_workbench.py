@@ -18,13 +18,17 @@ from paring.profilers.devices import Device
 from paring.profilers.runtimes import Executable
 from paring.search import quality, removal
 from paring.search.cache import Cache
+from paring.search.considered import ConsideringBench
 from paring.search.data import Tables
 from paring.search.greedy import Ties, greedy_order
+from paring.search.hints import Hints
+from paring.search.objectives import Limits
 from paring.search.progress import Silent
+from paring.search.proposals import guide_of
 from paring.search.tasks import Task
 from paring.search.training import Training
 from paring.search.workbench import Greedy, LocalWorkbench, load_tokenizer
-from paring.spaces.plan import Plan, Slot
+from paring.spaces.plan import Layer, Plan, Slot, Stack
 from paring.spaces.space import Space
 from paring.spaces.workbench import Inputs
 
@@ -255,6 +259,59 @@ def test_the_order_of_a_shorter_stack_has_its_own_slots_only(tmp_path: Path, ben
     scores = {layer: made.quality(without(plan, layer), made.search).value for layer in (0, 2, 3)}
     assert set(order) < {0, 2, 3}
     assert order[0] == max(scores, key=lambda layer: (round(scores[layer], 3), layer))
+
+
+@pytest.mark.parametrize("greedy", [Greedy(), TUNED], ids=["training-free", "fine-tuned"])
+def test_an_order_that_is_only_considered_is_known_or_guessed(
+    tmp_path: Path, bench: MakeBench, runtime: CountingRuntime, greedy: Greedy
+) -> None:
+    made = bench(tmp_path, greedy)
+    considering, identity = ConsideringBench(made), made.anatomy.identity()
+    assert considering.removal_order(identity, "encoder", 3).order == (3, 2, 1)
+    assert (considering.n_guesses, runtime.answered) == (1, 0)
+
+    found, asked = made.removal_order(identity, "encoder", 1), runtime.answered
+    assert considering.removal_order(identity, "encoder", 1) == found
+    assert considering.n_guesses == 1
+    removed = [found.order[0]]
+    kept = [made.removal.known(identity, "encoder", 3)[1][layer] for layer in range(LAYERS)]
+    removed += sorted(set(range(LAYERS)) - set(removed), key=lambda layer: (-kept[layer], -layer))
+    for one in (considering, ConsideringBench(bench(tmp_path, greedy))):  # and in a run that goes on
+        guess = one.removal_order(identity, "encoder", 3)
+        assert guess.order == tuple(removed[:3])
+        assert guess.weights[:1] == found.weights
+    assert (considering.n_guesses, runtime.answered) == (2, asked)
+
+    found = made.removal_order(identity, "encoder", 3)
+    again = ConsideringBench(bench(tmp_path, greedy))
+    assert again.removal_order(identity, "encoder", 3) == found
+    assert again.n_guesses == 0
+
+
+def test_pieces_are_guessed_to_go_as_what_they_stand_for(tmp_path: Path, bench: MakeBench) -> None:
+    made = bench(tmp_path)
+    identity = made.anatomy.identity()
+    order = made.removal_order(identity, "encoder", 3).order
+    turns = [order.index(layer) + 1 if layer in order else LAYERS for layer in range(LAYERS)]
+    pieces = identity.with_stack(Stack("encoder", (Slot(Layer(0)), Slot(Layer(1)), Slot(Layer(1, 2)))))
+    worth = [turns[0], turns[1], turns[2] + turns[3]]
+    guess = ConsideringBench(made).removal_order(pieces, "encoder", 2).order
+    assert guess == tuple(sorted(range(3), key=lambda slot: (worth[slot], -slot))[:2])
+
+
+def test_a_sampler_considers_plans_and_has_none_judged(
+    tmp_path: Path, bench: MakeBench, runtime: CountingRuntime
+) -> None:
+    made = bench(tmp_path)
+    space = Space(made.anatomy, ("depth",))
+    guide = guide_of(space, made, Hints(1), None, objectives=("quality", "size"), limits=Limits())
+    guesses = [guide.sketch({"depth.encoder": depth}).plan for depth in range(LAYERS)]
+    assert [len(plan.stack("encoder").dropped) for plan in guesses] == [0, 1, 2, 3]
+    assert runtime.answered == 0
+    for depth in range(1, LAYERS):  # as each is proposed
+        exact = space.resolve({"depth.encoder": depth}, made)
+        assert guide.sketch({"depth.encoder": depth}).plan == exact
+        assert guide.sketch({"depth.encoder": depth}) is guide.sketch({"depth.encoder": depth})
 
 
 def test_fine_tuning_gives_the_same_scores_in_a_fresh_folder(
