@@ -1,7 +1,7 @@
 """Judging on many workers at once: quality in parallel wherever they are, costs one after another on this machine.
 
 This process alone proposes, measures and writes the study. A worker builds and judges plans, and shares what it learns;
-while this process looks for a greedy order, workers score the candidates of its steps (`steps.py`).
+where this process needs a greedy order, workers score the candidates of its steps (`steps.py`).
 Latency belongs to the machine of the search: it is predicted, or measured here while the workers of this machine stand
 still. So plans, records and reports are those of a search in one process.
 """
@@ -15,12 +15,12 @@ from ..errors import SearchError
 from .judge import Judge
 from .outcome import outcome_of
 from .progress import Progress, Report
-from .proposals import Proposal, Proposals
+from .proposals import Asked, Proposal, Proposals
 from .ray_session import joined
 from .ray_tune import run_trials
 from .settings import Settings
 from .standstill import Worker, standstill
-from .steps import Steps
+from .steps import Steps, UnscoredError
 from .trial import State, Trial
 from .workbench import LocalWorkbench
 from .worker import Answer, Shipment
@@ -62,7 +62,7 @@ def judge_on_cluster(
             feed.interrupt()
             raise
         finally:
-            feed.close()
+            bench.removal.foresee(lambda plans: None)
 
 
 class Feed:
@@ -88,17 +88,18 @@ class Feed:
         self._settings, self._bench, self._proposals, self._judge = settings, bench, proposals, judge
         self._report = report
         self._started = time.monotonic()
-        self._steps = Steps(bench, proposals.propose)
         self._open: dict[int, Proposal] = {}
-        # Of plans that were judged while a proposal was in the making.
-        self._held: dict[int, Answer] = {}
+        # What cannot be resolved before steps of a greedy order are scored.
+        self._parked: Asked | None = None
+        self._steps = Steps()
+        bench.removal.foresee(self._steps.demand)
         self.most_open = 1
         self.crowd: Callable[[], list[Worker]] = list
 
     @property
     def is_over(self) -> bool:
         """Whether nothing more will be proposed."""
-        if self._steps.is_proposing:
+        if self._parked is not None:
             return False
         trials, minutes = self._settings.trials, self._settings.minutes
         proposed = self._proposals.n_known + self._proposals.n_open
@@ -110,20 +111,25 @@ class Feed:
     def next(self) -> tuple[int, str] | None:
         """Number and brief, as JSON, of what to judge, or to score, next; None for nothing now."""
         self._say()
-        while self._steps.is_proposing or self._may_propose:
-            if not self._steps.is_proposing:
-                self._steps.begin()
-            if not self._steps.is_made and self._n_busy >= self.most_open:
+        while len(self._open) + self._steps.n_out < self.most_open:
+            if not self._steps.are_done:
+                return self._steps.next()
+            if self.is_over or (self._parked is None and self._proposals.are_exhausted):
                 return None
-            step = self._steps.next()
-            if step is not None or not self._steps.is_made:
-                return step
-            proposal = self._steps.fetch()
-            self._settle()
+            proposal = self._resolved(self._parked or self._proposals.ask())
             if proposal is not None:
                 self._open[proposal.trial.number] = proposal
                 return proposal.trial.number, self._judge.brief(proposal.plan).dumps()
         return None
+
+    def _resolved(self, asked: Asked) -> Proposal | None:
+        """The proposal; None where it leads to nothing new, or is parked."""
+        self._parked = None
+        try:
+            return self._proposals.resolve(asked)
+        except UnscoredError:
+            self._parked = asked
+            return None
 
     def answered(self, number: int, answer: Answer) -> None:
         """Records what a worker found.
@@ -135,35 +141,7 @@ class Feed:
             raise SearchError(f"a worker cannot go on: {answer.cause}")
         if number < 0:
             self._steps.scored(number)
-        elif self._steps.is_proposing:
-            self._held[number] = answer
-        else:
-            self._conclude(number, answer)
-
-    def lost(self, number: int, state: State, cause: str) -> None:
-        """Records that no worker could answer, however often it was tried."""
-        self.answered(number, Answer(None, state, cause))
-
-    def interrupt(self) -> None:
-        """Queues what is being judged once more, for when the search goes on."""
-        made = self._steps.close()
-        self._settle()
-        for proposal in (*self._open.values(), *filter(None, [made])):
-            self._proposals.interrupt(proposal)
-        self._open.clear()
-
-    def close(self) -> None:
-        """Ends what is being proposed, and records what was judged meanwhile."""
-        self._steps.close()
-        self._settle()
-
-    def _settle(self) -> None:
-        """Records what was judged while a proposal was in the making."""
-        for number in tuple(self._held):
-            self._conclude(number, self._held.pop(number))
-
-    def _conclude(self, number: int, answer: Answer) -> None:
-        """Records what became of a proposal."""
+            return
         proposal = self._open[number]
         found = answer.assessment
         if found is None:
@@ -175,14 +153,17 @@ class Feed:
         self._proposals.tell(self._open.pop(number), judged)
         self._say()
 
-    @property
-    def _may_propose(self) -> bool:
-        return not self.is_over and not self._proposals.are_exhausted and len(self._open) < self.most_open
+    def lost(self, number: int, state: State, cause: str) -> None:
+        """Records that no worker could answer, however often it was tried."""
+        self.answered(number, Answer(None, state, cause))
 
-    @property
-    def _n_busy(self) -> int:
-        """How many workers have something to do."""
-        return len(self._open) - len(self._held) + self._steps.n_out
+    def interrupt(self) -> None:
+        """Queues what is being judged once more, for when the search goes on."""
+        begun: list[Proposal | Asked] = [*self._open.values()]
+        for one in begun if self._parked is None else [*begun, self._parked]:
+            self._proposals.interrupt(one)
+        self._open.clear()
+        self._parked = None
 
     @property
     def _minutes(self) -> float:

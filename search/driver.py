@@ -88,7 +88,7 @@ def _judge_in_turn(settings: Settings, proposals: Proposals, judge: Judge, devic
                 return
             if proposals.are_exhausted:
                 return
-            proposal = proposals.propose()
+            proposal = proposals.resolve(proposals.ask())
             if proposal is not None:
                 _judge_one(proposals, proposal, judge, device)
 

@@ -28,12 +28,26 @@ from .samplers.distributions import distribution_of
 from .samplers.features import Features
 from .samplers.guide import Guide
 from .settings import Settings
+from .steps import UnscoredError
 from .study import Record
 from .trial import State, Trial
 from .workbench import LocalWorkbench
 
 # So many proposals in a row that all lead to known plans mean that the space holds no others worth waiting for.
 _REPEATS_BEFORE_EXHAUSTED = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a sampler was asked for.
+
+    Attributes:
+        trial: as Optuna proposed it.
+        choice: parameter -> value.
+    """
+
+    trial: optuna.Trial
+    choice: Mapping[str, Value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,25 +134,29 @@ class Proposals:
         counts = {state: states.count(state) for state in State if state in states}
         return ", ".join(f"{count} {state.value.replace('_', ' ')}" for state, count in counts.items())
 
-    def propose(self) -> Proposal | None:
-        """Asks the sampler once.
+    def ask(self) -> Asked:
+        """Asks the sampler once."""
+        trial = self._record.study.ask({one.name: distribution_of(one) for one in self._space})
+        return Asked(trial, dict(trial.params))
+
+    def resolve(self, asked: Asked) -> Proposal | None:
+        """Finds the plan of a choice.
 
         Returns:
-            None if its choice leads to a plan that was proposed before; the sampler is told what is known of that one,
-            or will be when it is.
+            None if it was proposed before; the sampler is told what is known of it, or will be when it is.
 
         Raises:
+            UnscoredError: if others are to score plans first; then it may be tried again.
             SearchError: if the choice leads to no plan at all.
         """
-        trial = self._record.study.ask({one.name: distribution_of(one) for one in self._space})
-        choice: dict[str, Value] = dict(trial.params)
+        trial, choice = asked.trial, asked.choice
         try:
             with clean_after_failure(self._bench.device):
                 plan = self._space.resolve(choice, self._bench)
         except KeyboardInterrupt:
-            self._interrupt(trial, choice, None)
+            self.interrupt(asked)
             raise
-        except ENDING:
+        except (UnscoredError, *ENDING):
             raise
         except Exception as error:
             state, cause = failure_of(error)
@@ -176,13 +194,11 @@ class Proposals:
         for trial in self._open.pop(proposal.plan.fingerprint):
             self._tell_repeat(trial, judged)
 
-    def interrupt(self, proposal: Proposal) -> None:
-        """Records that the user stopped the search before the proposal was judged, and queues it once more."""
-        self._interrupt(proposal.trial, proposal.choice, proposal.plan)
-
-    def _interrupt(self, trial: optuna.Trial, choice: Mapping[str, Value], plan: Plan | None) -> None:
-        self._record.tell_failed(trial, State.INTERRUPTED, "interrupted by the user", plan)
-        self._record.study.enqueue_trial(dict(choice))
+    def interrupt(self, one: Proposal | Asked) -> None:
+        """Records that the user stopped the search before this was judged, and queues it once more."""
+        plan = one.plan if isinstance(one, Proposal) else None
+        self._record.tell_failed(one.trial, State.INTERRUPTED, "interrupted by the user", plan)
+        self._record.study.enqueue_trial(dict(one.choice))
 
     def _tell_judged(self, trial: optuna.Trial, judged: Trial, repeats: int | None = None) -> None:
         settings = self._settings

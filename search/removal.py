@@ -204,7 +204,8 @@ class Removal:
         """The quality on the search split of the plan in float without these slots, by the run's scorer."""
         candidate = _without(plan, stack, removed)
         if not self.trains:
-            return self._scorers.score(candidate)
+            known = self._known_score(candidate)
+            return self._scorers.score(candidate) if known is None else known
         name, key = _tuned_name(candidate), self._tuned_key(candidate)
         known = self._cache.get(key)
         if known is None:
