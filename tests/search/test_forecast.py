@@ -4,13 +4,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from paring.errors import BudgetError
 from paring.profilers.workload import Workload
+from paring.search import preparing_time
 from paring.search.forecast import Forecast, Reach, forecast
 from paring.search.objectives import Limits
+from paring.search.removal import Greedy
 from paring.search.settings import Settings
 from paring.search.tasks import Task
 from paring.search.workers import Cluster
@@ -81,6 +85,30 @@ def test_minutes_and_workers_count(settings: Settings, monkeypatch: pytest.Monke
     asked = replace(settings, axes=("depth",), objectives=("quality", "size"), trials=None, minutes=7.0)
     assert 7 < forecast(asked).minutes < 9
     assert forecast(replace(asked, cluster=Cluster("head:6379", workers=4))).minutes > 7
+
+
+@pytest.mark.parametrize(
+    ("workers", "scorer", "passes"),
+    [
+        # Of six layers, six candidates with five layers each, five with four, and so on.
+        (None, "training_free", (6 * 5 + 5 * 4 + 4 * 3 + 3 * 2 + 2 * 1) / 6),
+        (2, "training_free", (3 * 5 + 3 * 4 + 2 * 3 + 2 * 2 + 1 * 1) / 6),
+        (64, "training_free", (5 + 4 + 3 + 2 + 1) / 6),
+        (2, "fine_tune", (6 * 5 + 5 * 4 + 4 * 3 + 3 * 2 + 2 * 1) / 6),
+    ],
+)
+def test_workers_share_the_candidates_of_a_step(
+    settings: Settings, workers: int | None, scorer: str, passes: float
+) -> None:
+    cluster = None if workers is None else Cluster("head:6379", workers)
+    asked: Any = replace(settings, cluster=cluster, greedy=Greedy(scorer))
+    bench: Any = SimpleNamespace(
+        anatomy=SimpleNamespace(stacks=(SimpleNamespace(name="encoder", n_layers=6),)), train=None
+    )
+    rehearsal: Any = SimpleNamespace(pass_seconds=10.0, building_seconds=0.0)
+    (piece,) = preparing_time._greedy(asked, bench, rehearsal)
+    assert piece.times == 6 + 5 + 4 + 3 + 2
+    assert piece.seconds == pytest.approx(10 * passes)
 
 
 def test_the_command_says_it_in_words_and_as_json(
