@@ -91,6 +91,8 @@ class Removal:
         self._known: dict[str, float] = {}
         # Plan and stack -> the longest order that was found.
         self._orders: dict[tuple[str, str], RemovalOrder] = {}
+        # The same -> what `known` got to: who is gone, and the scores of that step.
+        self._walked: dict[tuple[str, str], tuple[tuple[int, ...], Mapping[int, float]]] = {}
 
     @property
     def trains(self) -> bool:
@@ -154,16 +156,17 @@ class Removal:
             The order, shorter than asked where a step is not known; and the scores of the last known step, by slot. It
             has none where the whole order was found before, or no step is known.
         """
-        found, last = self._orders.get((plan.fingerprint, stack)), dict[int, float]()
+        key = plan.fingerprint, stack
+        found = self._orders.get(key)
         if found is not None and len(found.order) >= depth:
-            return found, last
-        gone: tuple[int, ...] = ()
+            return found, {}
+        gone, last = self._walked.get(key, ((), {}))
         while len(gone) < depth and (scores := self._known_step(plan, stack, gone)):
             last = scores
             gone = (*gone, best_layer(last, decimals=self._greedy.decimals, ties=self._greedy.ties))
-        found = self.weighed(plan, stack, gone)
+        self._walked[key], found = (gone, last), self.weighed(plan, stack, gone)
         if len(gone) >= depth:
-            self._orders[plan.fingerprint, stack] = found
+            self._orders[key] = found
         return found, last
 
     def weighed(self, plan: Plan, stack: str, order: tuple[int, ...]) -> RemovalOrder:
