@@ -1,12 +1,13 @@
 """What a search costs for models that are not at hand, on 1, 8 and 64 GPUs: computed from units measured here.
 
-    python benchmarks/scaling.py --model MODEL --data DATA
+    python benchmarks/scaling.py --model MODEL --data DATA [--kept]
 
 Measured here, on the CPU: what building a plan takes per parameter, what the driver takes per trial (proposing,
 resolving, recording), what fractions of the work a drawn plan leaves, and what Ray takes (`ray_overhead_short.json`).
 Computed: judging, from the floating-point operations of a pass and a GPU's published peak at an assumed utilisation.
 Simulated: the same `Feed`, proposals and record as in a search, with workers that only exist on a clock, 1 to 64 of
-them; the driver's time is its real one.
+them; the driver's time is its real one. With `--kept` nothing is measured or simulated: costs are computed anew from
+the units that the file has.
 """
 
 import argparse
@@ -100,7 +101,19 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
     parser.add_argument("--simulated-trials", type=int, default=192)
+    parser.add_argument("--kept", action="store_true")
     arguments = parser.parse_args()
+    if arguments.kept:
+        found = json.loads((FOLDER / "scaling.json").read_text(encoding="utf8"))
+        units, simulated = found["units"], found["simulated"]
+    else:
+        units, simulated = _measured(arguments)
+    rows = [_cost(subject, gpus, units) for subject in SUBJECTS for gpus in GPUS]
+    keep("scaling", rows, units=units, simulated=simulated, peak_flops=PEAK_FLOPS, utilisation=UTILISATION)
+
+
+def _measured(arguments: argparse.Namespace) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Units, and what the simulation finds."""
     with tempfile.TemporaryDirectory(prefix="paring-scaling-") as place:
         asked = Settings(
             arguments.model,
@@ -112,9 +125,7 @@ def main() -> None:
             trials=arguments.simulated_trials,
         )
         units = _units(asked, Path(place))
-        simulated = [row for seconds in JUDGING_SECONDS for row in _simulated(asked, Path(place), seconds, units)]
-    rows = [_cost(subject, gpus, units) for subject in SUBJECTS for gpus in GPUS]
-    keep("scaling", rows, units=units, simulated=simulated, peak_flops=PEAK_FLOPS, utilisation=UTILISATION)
+        return units, [row for seconds in JUDGING_SECONDS for row in _simulated(asked, Path(place), seconds, units)]
 
 
 def _units(asked: Settings, place: Path) -> dict[str, float]:
