@@ -119,7 +119,7 @@ class Walk:
         self._space, self._bench, self._structure = space, bench, structure
         plan = space.resolve(structure, bench)
         stack = space.anatomy.stacks[0]
-        self.standing = [place for place, slot in enumerate(plan.stack(stack.name).slots) if slot.layer is not None]
+        self.standing = plan.stack(stack.name).standing
         self._models: dict[Value, Any] = {}
         for value in space.layers[0].choices:
             alike = space.resolve({**structure, **{one.name: value for one in space.layers}}, bench)

@@ -64,11 +64,7 @@ class ConsideringBench:
         if missing <= 0:
             return known
         self.n_guesses += 1
-        left = [
-            position
-            for position, slot in enumerate(plan.stack(stack).slots)
-            if slot.layer is not None and position not in known.order
-        ]
+        left = set(plan.stack(stack).standing) - set(known.order)
         worth = scores if scores else self._worth(plan, stack)
         # The highest first where nothing tells them apart.
         rest = sorted(left, key=lambda position: (-worth[position], -position))[:missing]

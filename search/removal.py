@@ -119,7 +119,7 @@ class Removal:
         return known
 
     def _find(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
-        standing = _standing(plan, stack)
+        standing = plan.stack(stack).standing
         total = sum(len(standing) - step for step in range(depth))
         with self._progress.stage(f"greedy order of {stack}", total) as report:
             seen = 0
@@ -179,7 +179,7 @@ class Removal:
     def _known_step(self, plan: Plan, stack: str, gone: tuple[int, ...]) -> dict[int, float]:
         """The scores of every slot that could go next; none where one is missing."""
         found: dict[int, float] = {}
-        for position in _standing(_without(plan, stack, gone), stack):
+        for position in _without(plan, stack, gone).stack(stack).standing:
             score = self._known_score(_without(plan, stack, (*gone, position)))
             if score is None:
                 return {}
@@ -206,16 +206,14 @@ class Removal:
     def _score_without(self, plan: Plan, stack: str, removed: tuple[int, ...]) -> float:
         """The quality on the search split of the plan in float without these slots, by the run's scorer."""
         candidate = _without(plan, stack, removed)
+        known = self._known_score(candidate)
         if not self.trains:
-            known = self._known_score(candidate)
             return self._scorers.score(candidate) if known is None else known
-        name, key = _tuned_name(candidate), self._tuned_key(candidate)
-        known = self._cache.get(key)
         if known is None:
-            known = self._fine_tune(candidate, name)
-            self._cache.put(key, known)
+            known = self._fine_tune(candidate, _tuned_name(candidate))
+            self._cache.put(self._tuned_key(candidate), known)
         self._keep_leader(plan, stack, removed, known)
-        return float(known)
+        return known
 
     def _fine_tune(self, candidate: Plan, name: str) -> float:
         """Trains the candidate from the original's weights and keeps what was trained."""
@@ -251,11 +249,6 @@ class Removal:
 
     def _weights_file(self, name: str) -> Path:
         return self._folder / f"{name}.safetensors"
-
-
-def _standing(plan: Plan, stack: str) -> list[int]:
-    """The slots of a stack that hold a layer."""
-    return [position for position, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
 
 
 def _without(plan: Plan, stack: str, removed: tuple[int, ...]) -> Plan:

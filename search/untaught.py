@@ -62,7 +62,7 @@ class UntaughtBench:
 
     def removal_order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         """Any order, the same for the same plan."""
-        order = [place for place, slot in enumerate(plan.stack(stack).slots) if slot.layer is not None]
+        order = list(plan.stack(stack).standing)
         random.Random(f"{self._seed} {plan.fingerprint} {stack}").shuffle(order)
         return RemovalOrder(tuple(order), (ORIGINAL_WEIGHTS,) * len(order))
 

@@ -26,8 +26,7 @@ def standing_linears(model: nn.Module, plan: Plan, anatomy: Anatomy) -> Iterator
     """
     for stack in plan.stacks:
         places = anatomy.stack(stack.name)
-        kept = [position for position, slot in enumerate(stack.slots) if slot.layer is not None]
-        for place, position in enumerate(kept):
+        for place, position in enumerate(stack.standing):
             for kind, path in places.linears.items():
                 part = model.get_submodule(f"{places.path}.{place}.{path}")
                 yield from _products(f"{stack.name}.{position}.{kind}", part)

@@ -82,8 +82,7 @@ def _parts(structure: Plan, anatomy: Anatomy) -> Iterator[tuple[str, str, int, s
     """Site, kind, number among those of its kind, and path in the model of all parts that may be treated."""
     for stack in structure.stacks:
         places = anatomy.stack(stack.name)
-        kept = [position for position, slot in enumerate(stack.slots) if slot.layer is not None]
-        for place, position in enumerate(kept):
+        for place, position in enumerate(stack.standing):
             for kind, paths in places.intermediates.items():
                 for number, path in enumerate(paths):
                     yield f"{stack.name}.{position}", kind, number, f"{places.path}.{place}.{path}"

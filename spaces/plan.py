@@ -137,6 +137,11 @@ class Stack:
         """Positions of the slots in which nothing stands."""
         return tuple(position for position, slot in enumerate(self.slots) if slot.layer is None)
 
+    @property
+    def standing(self) -> tuple[int, ...]:
+        """Positions of the slots that hold a layer."""
+        return tuple(position for position, slot in enumerate(self.slots) if slot.layer is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -50,8 +50,7 @@ class PlanBytes:
         total = float(self._whole)
         for stack in plan.stacks:
             places = self._anatomy.stack(stack.name)
-            standing = sum(slot.layer is not None for slot in stack.slots)
-            total -= (places.n_layers - standing) * self._layers[stack.name]
+            total -= (places.n_layers - len(stack.standing)) * self._layers[stack.name]
             total += _changed(stack, places)
         for kind, treatment in plan.outside.items:
             if kind in self._anatomy.shapes:

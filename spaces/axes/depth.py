@@ -32,8 +32,7 @@ class Depth:
         """
         whole = bench.anatomy.identity()
         for stack in plan.stacks:
-            standing = sum(slot.layer is not None for slot in stack.slots)
-            depth = min(int(choice[f"depth.{stack.name}"]), standing - 1)
+            depth = min(int(choice[f"depth.{stack.name}"]), len(stack.standing) - 1)
             if depth == 0:
                 continue
             among = whole.with_stack(stack) if plan.weights == ORIGINAL_WEIGHTS else plan
