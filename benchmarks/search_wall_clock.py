@@ -7,7 +7,8 @@
 Ours is `paring search` as it runs; the front is measured whole after that on either side, which is not counted. The
 loop asks NSGA-II for a choice, builds the model, judges it on the whole search split and measures its latency beside
 the original, with paring's own parts. Both load model and data, and find the greedy order of its layers when they first
-need it. What they found is kept in OUT, and a search that is there is not run again.
+need it. What they found is kept in OUT: a search of ours that is there is not run again, and a loop goes on where it
+stands, up to the minutes asked for.
 
 Two searches run at the same time on either side, with one thread each, so that all meet the same conditions on two
 cores. The clock is that of the process: on a machine that others use, too, it counts what a search would take alone.
@@ -20,10 +21,10 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Self
@@ -63,28 +64,35 @@ class Found:
         seconds: since the search began.
         plan: that was judged.
         quality: on the search split.
+        ratio: of its latency to the original's, as its search took it; of the original 1.
     """
 
     seconds: float
     plan: Plan
     quality: float
+    ratio: float
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return {"seconds": self.seconds, "plan": self.plan.to_json(), "quality": self.quality}
+    def to_line(self) -> str:
+        """JSON."""
+        return json.dumps(asdict(self) | {"plan": self.plan.to_json()}) + "\n"
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        return cls(data["seconds"], Plan.from_json(data["plan"]), data["quality"])
+    def of_line(cls, line: str) -> Self:
+        """The inverse of `to_line`."""
+        data = json.loads(line)
+        return cls(**{**data, "plan": Plan.from_json(data["plan"])})
 
 
 class Clock(Silent):
     """Seconds of this process since it began, and when so many trials were done."""
 
-    def __init__(self) -> None:
-        """Begins now."""
-        self._started = time.process_time()
+    def __init__(self, before: float = 0.0) -> None:
+        """Begins now, or goes on.
+
+        Args:
+            before: seconds that were spent already.
+        """
+        self._started = time.process_time() - before
         self.done: dict[int, float] = {}
 
     @property
@@ -122,76 +130,89 @@ def asked(arguments: argparse.Namespace, out: Path, **more: Any) -> Settings:
     )
 
 
-def ours(arguments: argparse.Namespace, seed: int, out: Path) -> list[Found]:
-    """`paring search`, without the front measured whole after it."""
+def ours(arguments: argparse.Namespace, seed: int) -> None:
+    """`paring search`, without the front measured whole after it, unless it was run before."""
+    path = kept(arguments.out, "ours", seed)
+    if path.exists():
+        return
     torch.set_num_threads(1)
     clock = Clock()
-    settings = asked(
-        arguments,
-        out,
-        seed=seed,
-        trials=arguments.trials,
-        latency=arguments.latency,
-        sampler="guided",
-        relearn_costs=True,
-    )
     driver._measure_front = lambda *_: None  # type: ignore[assignment]
     judge.measure = costs.measure = clock.measure  # type: ignore[assignment]
-    driver.search(settings, clock)
-    return [
-        Found(clock.done[count], trial.plan, trial.measures.quality)
-        for count, trial in enumerate(Record.open(out).trials(), 1)
-        if trial.plan is not None and trial.measures is not None
-    ]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = asked(
+            arguments,
+            Path(folder),
+            seed=seed,
+            trials=arguments.trials,
+            latency=arguments.latency,
+            sampler="guided",
+            relearn_costs=True,
+        )
+        driver.search(settings, clock)
+        found = [
+            Found(clock.done[count], trial.plan, trial.measures.quality, trial.profile.latency.ratio)
+            for count, trial in enumerate(Record.open(Path(folder)).trials(), 1)
+            if trial.plan is not None and trial.measures is not None and trial.profile and trial.profile.latency
+        ]
+    growing = path.with_suffix(".growing")
+    growing.write_text("".join(one.to_line() for one in found), encoding="utf8")
+    growing.replace(path)
+    print(f"ours, seed {seed}: {found[-1].seconds:.0f} s", flush=True)
 
 
-def plain_loop(arguments: argparse.Namespace, seed: int, out: Path) -> Iterator[Found]:
-    """What one would write: NSGA-II, each candidate judged in full and timed."""
+def plain_loop(arguments: argparse.Namespace, seed: int) -> None:
+    """What one would write: NSGA-II, each candidate judged in full and timed. Goes on with what it found before."""
+    path = kept(arguments.out, "loop", seed)
+    known = found_in(path) if path.exists() else []
     torch.set_num_threads(1)
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     clock = Clock()
-    settings = asked(arguments, out, reuses_prefixes=False, races=False)
+    settings = asked(arguments, path.with_suffix(""), reuses_prefixes=False, races=False)
     bench, _ = open_workbench(settings, Silent())
     space = Space(bench.anatomy, settings.axes)
     study = optuna.create_study(directions=["minimize"] * 2, sampler=optuna.samplers.NSGAIISampler(seed=seed))
     study.enqueue_trial(space.identity())
     baseline = bench.executable(bench.build(bench.anatomy.identity()))
-    while clock.seconds < 60 * arguments.minutes:
-        trial = study.ask({one.name: distribution_of(one) for one in space})
-        plan = space.resolve(trial.params, bench)
-        model = bench.executable(bench.build(plan))
-        quality = bench.quality(plan, bench.search, model, again=True).value
-        calls = {
-            name: serving(one, settings.workload, bench.model.config)
-            for name, one in (("baseline", baseline), ("candidate", model))
-        }
-        late = clock.measure(
-            calls, baseline="baseline", effort=judge._CANDIDATE_EFFORT, seed=trial.number, clock=bench.device.clock
-        )["candidate"]
-        study.tell(trial, (-quality, late.ratio))
-        yield Found(clock.seconds, plan, quality)
+    distributions = {one.name: distribution_of(one) for one in space}
+    for one in known:
+        # The same seed, told the same, asks the same.
+        trial = study.ask(distributions)
+        assert space.resolve(trial.params, bench) == one.plan, f"{path} is of another model or version"
+        study.tell(trial, (-one.quality, one.ratio))
+    if known:
+        clock = Clock(known[-1].seconds)
+    with path.open("w", encoding="utf8", buffering=1) as file:
+        file.writelines(one.to_line() for one in known)
+        while clock.seconds < 60 * arguments.minutes:
+            trial = study.ask(distributions)
+            plan = space.resolve(trial.params, bench)
+            model = bench.executable(bench.build(plan))
+            quality = bench.quality(plan, bench.search, model, again=True).value
+            calls = {
+                name: serving(one, settings.workload, bench.model.config)
+                for name, one in (("baseline", baseline), ("candidate", model))
+            }
+            ratio = clock.measure(
+                calls, baseline="baseline", effort=judge._CANDIDATE_EFFORT, seed=trial.number, clock=bench.device.clock
+            )["candidate"].ratio
+            study.tell(trial, (-quality, ratio))
+            file.write(Found(clock.seconds, plan, quality, ratio).to_line())
+    print(f"loop, seed {seed}: {clock.seconds:.0f} s", flush=True)
 
 
-SIDES: Mapping[str, Callable[[argparse.Namespace, int, Path], Iterable[Found]]] = {"ours": ours, "loop": plain_loop}
+SIDES: Mapping[str, Callable[[argparse.Namespace, int], None]] = {"ours": ours, "loop": plain_loop}
 NAMES = {"ours": "paring search", "loop": "NSGA-II in a loop"}
-
-
-def run(arguments: argparse.Namespace, side: str, seed: int) -> None:
-    """One search, unless it was run before."""
-    path = kept(arguments.out, side, seed)
-    if path.exists():
-        return
-    growing = path.with_suffix(".growing")
-    with tempfile.TemporaryDirectory() as folder, growing.open("w", encoding="utf8", buffering=1) as file:
-        for one in SIDES[side](arguments, seed, Path(folder)):
-            file.write(json.dumps(one.to_json()) + "\n")
-    growing.replace(path)
-    print(f"{NAMES[side]}, seed {seed}: {one.seconds:.0f} s", flush=True)
 
 
 def kept(out: Path, side: str, seed: int) -> Path:
     """Where the plans that a search found are kept."""
     return out / f"{side}-{seed}.jsonl"
+
+
+def found_in(path: Path) -> list[Found]:
+    """What a search found; all but a line that it was stopped in."""
+    lines = path.read_text(encoding="utf8").splitlines(keepends=True)
+    return [Found.of_line(line) for line in lines if line.endswith("\n")]
 
 
 def volumes(found: Sequence[Found], ratio: Callable[[Plan], float], origin: float) -> list[tuple[float, float]]:
@@ -221,10 +242,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """A row per seed and side: when it had which share of the hypervolume that both have together in the end."""
     ratio, rows = latencies(arguments), []
     for seed in range(arguments.seeds):
-        found = {
-            side: [Found.from_json(json.loads(line)) for line in kept(arguments.out, side, seed).open(encoding="utf8")]
-            for side in SIDES
-        }
+        found = {side: found_in(kept(arguments.out, side, seed)) for side in SIDES}
         origin = found["ours"][0].quality
         whole = volumes([one for side in found.values() for one in side], ratio, origin)[-1][1]
         for side, own in found.items():
@@ -264,7 +282,7 @@ def main() -> None:
         )
         return
     with ProcessPoolExecutor(arguments.processes, mp_context=get_context("spawn")) as pool:
-        begun = [pool.submit(run, arguments, arguments.step, seed) for seed in range(arguments.seeds)]
+        begun = [pool.submit(SIDES[arguments.step], arguments, seed) for seed in range(arguments.seeds)]
         for one in begun:
             one.result()
 
