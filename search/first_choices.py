@@ -17,6 +17,8 @@ LAYER_RATIOS = (1.25, 1.5, 2.0, 3.0)
 # The sampler made for this needs so many of them; further ones say less than what it would try instead (see
 # benchmarks/known_truth.py).
 _LEAST, _MOST = 5, 8
+# An axis is gone along in so many steps of so many that would be all of it: harsher ones lose too much to matter.
+_STEPS, _ALL_STEPS = 4, 6
 # Trials of a search that is bounded by time.
 _USUAL_TRIALS = 60
 
@@ -40,20 +42,46 @@ def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
         hints: what is known of its parts.
 
     Returns:
-        Each once, the identity first. Then in turns: every axis alone, bits first, from gentle to harsh (for depth,
-        that is the greedy path); and, the middle before the ends, bits allocated under budgets of bytes, such factors
-        with every part in its first precision, such assemblies, and such factors. Last, combinations of axes, all set
-        alike.
+        Each once, the identity first. Where bits are searched beside other axes, then those along the front
+        (`_with_bits`). Then in turns: every axis alone, bits first, from gentle to harsh (for depth, that is the
+        greedy path); and, the middle before the ends, bits allocated under budgets of bytes, such factors with every
+        part in its first precision, such assemblies, and such factors. Last, combinations of axes, all set alike.
     """
     identity, uniform = space.identity(), space.uniform_choices()
     alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in reversed(space.axes)]
-    bits = _allocated(space, hints.bits, [hints.whole / ratio - hints.rest for ratio in BIT_RATIOS])
+    budgets = [hints.whole / ratio - hints.rest for ratio in BIT_RATIOS]
+    bits = list(_middle_first(_allocated(space, hints.bits, budgets)))
     factors, assemblies = allocated_layers(space, hints.factors), allocated_layers(space, hints.assemblies)
     both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
-    turns = zip_longest(*alone, *map(_middle_first, (bits, both, assemblies, factors)))
+    turns = zip_longest(*alone, bits, *map(_middle_first, (both, assemblies, factors)))
     told = [choice for turn in turns for choice in turn if choice is not None]
-    unique = {tuple(choice.values()): choice for choice in (identity, *told, *uniform)}
+    unique = {tuple(choice.values()): choice for choice in (identity, *_with_bits(space, bits[:1]), *told, *uniform)}
     return [dict(choice) for choice in unique.values()]
+
+
+def _with_bits(space: Space, allocated: Sequence[dict[str, Value]]) -> Iterator[dict[str, Value]]:
+    """Bits alone, then some steps of every other axis from gentle to harsh, in turns, with all bits set alike.
+
+    What several axes save they save together, so the front is made of plans that use all of them: these lie along it.
+    The two gentlest precisions alternate, so that the steps say something of both.
+
+    Args:
+        space: what is searched; nothing if bits are not, or nothing else is.
+        allocated: bits that are not set alike, to be looked at early.
+    """
+    others = [axis for axis in space.axes if axis != "bits"]
+    if "bits" not in space.axes or not others:
+        return
+    identity, precisions = space.identity(), space.levels("bits")[1:3]
+    yield identity | precisions[0]
+    for step in range(1, _STEPS + 1):
+        for turn, axis in enumerate(others):
+            levels = space.levels(axis)
+            level, before = (max(1, round(part * len(levels) / _ALL_STEPS)) for part in (step, step - 1))
+            if step == 1 or level != before:
+                yield identity | levels[level] | precisions[(step + turn) % len(precisions)]
+        if step == 1:
+            yield from allocated
 
 
 def _axes_of(choice: Choice, identity: Choice) -> set[str]:

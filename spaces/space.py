@@ -81,11 +81,22 @@ class Space:
         are listed by their sum, so the identity comes first, then one step along one axis, and so on.
         """
         combinations: list[tuple[int, dict[str, Value]]] = [(0, {})]
-        for parameters in self.parameters.values():
-            levels = range(max(len(parameter.choices) for parameter in parameters))
+        for axis in self.axes:
             combinations = [
-                (total + level, {**choice, **{p.name: p.choices[min(level, len(p.choices) - 1)] for p in parameters}})
+                (total + level, choice | own)
                 for total, choice in combinations
-                for level in levels
+                for level, own in enumerate(self.levels(axis))
             ]
         return [choice for _, choice in sorted(combinations, key=lambda entry: entry[0])]
+
+    def levels(self, axis: str) -> list[dict[str, Value]]:
+        """The settings of one axis that set all its parameters alike, see `uniform_choices`; the first changes nothing.
+
+        Args:
+            axis: one that is searched.
+        """
+        parameters = self.parameters[axis]
+        return [
+            {one.name: one.choices[min(level, len(one.choices) - 1)] for one in parameters}
+            for level in range(max(len(one.choices) for one in parameters))
+        ]

@@ -1,5 +1,6 @@
 """What a search begins with: what says most first, legal, and nothing learned for what is not searched."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,22 @@ def test_the_first_few_span_the_space(bench: LocalWorkbench) -> None:
         assert choice.keys() == identity.keys()
         space.resolve(choice, bench)
     assert all(choice in choices for choice in space.uniform_choices())
+
+
+def test_the_first_ones_lie_along_the_front(bench: LocalWorkbench) -> None:
+    """Steps from gentle to harsh, all with bits, no two alike; bits that are not set alike are among them."""
+    anatomy = replace(bench.anatomy, stacks=tuple(replace(one, n_layers=12) for one in bench.anatomy.stacks))
+    space = Space(anatomy, ("depth", "bits"))
+    parts = [one.name for one in space.parameters["bits"]]
+    gentle, harsh = (space.levels("bits")[level] for level in (1, 2))
+    options = {name: [Option("float", 4.0, 0.0), Option(str(gentle[name]), 1.0, 1.0)] for name in parts[:-1]}
+    whole = 4 * len(options)
+    first = starting_choices(space, Hints(whole, bits=options))[:7]
+    assert [choice["depth.encoder"] for choice in first] == [0, 0, 2, 0, 4, 6, 8]
+    bits = [{name: choice[name] for name in parts} for choice in first]
+    assert bits[:3] == [space.levels("bits")[0], gentle, harsh]
+    assert bits[4:] == [gentle, harsh, gentle]
+    assert len(set(bits[3].values())) > 1
 
 
 @pytest.mark.parametrize(
