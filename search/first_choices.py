@@ -59,7 +59,7 @@ def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
     return [dict(choice) for choice in unique.values()]
 
 
-def _with_bits(space: Space, allocated: Sequence[dict[str, Value]]) -> Iterator[dict[str, Value]]:
+def _with_bits(space: Space, allocated: Sequence[Choice]) -> Iterator[Choice]:
     """Bits alone, then some steps of every other axis from gentle to harsh, in turns, with all bits set alike.
 
     What several axes save they save together, so the front is made of plans that use all of them: these lie along it.
