@@ -25,7 +25,7 @@ from paring.search.settings import Settings
 from paring.search.study import Record
 from paring.search.trial import Final
 from paring.spaces.artefact import PACKED_WEIGHTS, PLAIN_WEIGHTS, PLAN_FILE
-from paring.spaces.plan import Plan
+from paring.spaces.plan import Plan, Slot
 
 pytestmark = pytest.mark.usefixtures("little_effort")
 
@@ -56,11 +56,14 @@ def record(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Reco
 
 @pytest.fixture(scope="module")
 def plans(record: Record) -> dict[str, Plan]:
-    """The smallest plan of the front, which has bits, and the first that only lost layers."""
+    """The smallest plan of the front, which has bits, and the first that lost layers, in float."""
     smallest = min(front_of(record).members, key=lambda point: point.measures.size_bytes).plan
-    shorter = [plan for trial in record.trials() if (plan := trial.plan) and plan.is_plain and plan.stacks[0].dropped]
+    original, *others = [trial.plan for trial in record.trials() if trial.plan]
+    stack = next(plan.stacks[0] for plan in others if plan.stacks[0].dropped)
+    shorter = original.with_stack(replace(stack, slots=tuple(Slot(slot.layer) for slot in stack.slots)))
     assert not smallest.is_plain
-    return {"bits": smallest, "depth": shorter[0]}
+    assert shorter.is_plain
+    return {"bits": smallest, "depth": shorter}
 
 
 @pytest.fixture(scope="module")
