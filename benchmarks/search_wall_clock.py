@@ -36,6 +36,7 @@ from results import keep
 
 from paring.profilers.counting import Shapes, counted
 from paring.profilers.latency import Latency
+from paring.profilers.replacing import replacing
 from paring.profilers.timing import Effort, measure
 from paring.profilers.workload import Workload, serving
 from paring.reports.front import REFERENCE_LOSS
@@ -155,10 +156,8 @@ def ours(arguments: argparse.Namespace, seed: int) -> None:
             for count, trial in enumerate(Record.open(Path(folder)).trials(), 1)
             if trial.plan is not None and trial.measures is not None and trial.profile and trial.profile.latency
         ]
-    growing = path.with_suffix(".growing")
-    growing.write_text("".join(one.to_line() for one in found), encoding="utf8")
-    growing.replace(path)
-    print(f"ours, seed {seed}: {found[-1].seconds:.0f} s", flush=True)
+    keep_found(path, found)
+    print(f"{NAMES['ours']}, seed {seed}: {found[-1].seconds:.0f} s", flush=True)
 
 
 def plain_loop(arguments: argparse.Namespace, seed: int) -> None:
@@ -166,6 +165,7 @@ def plain_loop(arguments: argparse.Namespace, seed: int) -> None:
     path = kept(arguments.out, "loop", seed)
     known = found_in(path) if path.exists() else []
     torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     clock = Clock()
     settings = asked(arguments, path.with_suffix(""), reuses_prefixes=False, races=False)
     bench, _ = open_workbench(settings, Silent())
@@ -181,8 +181,8 @@ def plain_loop(arguments: argparse.Namespace, seed: int) -> None:
         study.tell(trial, (-one.quality, one.ratio))
     if known:
         clock = Clock(known[-1].seconds)
-    with path.open("w", encoding="utf8", buffering=1) as file:
-        file.writelines(one.to_line() for one in known)
+    keep_found(path, known)
+    with path.open("a", encoding="utf8", buffering=1) as file:
         while clock.seconds < 60 * arguments.minutes:
             trial = study.ask(distributions)
             plan = space.resolve(trial.params, bench)
@@ -197,7 +197,7 @@ def plain_loop(arguments: argparse.Namespace, seed: int) -> None:
             )["candidate"].ratio
             study.tell(trial, (-quality, ratio))
             file.write(Found(clock.seconds, plan, quality, ratio).to_line())
-    print(f"loop, seed {seed}: {clock.seconds:.0f} s", flush=True)
+    print(f"{NAMES['loop']}, seed {seed}: {clock.seconds:.0f} s", flush=True)
 
 
 SIDES: Mapping[str, Callable[[argparse.Namespace, int], None]] = {"ours": ours, "loop": plain_loop}
@@ -207,6 +207,12 @@ NAMES = {"ours": "paring search", "loop": "NSGA-II in a loop"}
 def kept(out: Path, side: str, seed: int) -> Path:
     """Where the plans that a search found are kept."""
     return out / f"{side}-{seed}.jsonl"
+
+
+def keep_found(path: Path, found: Sequence[Found]) -> None:
+    """Writes what a search found, in place of what was there."""
+    with replacing(path) as draft:
+        draft.write_text("".join(one.to_line() for one in found), encoding="utf8")
 
 
 def found_in(path: Path) -> list[Found]:

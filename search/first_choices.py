@@ -47,15 +47,16 @@ def starting_choices(space: Space, hints: Hints) -> list[dict[str, Value]]:
         greedy path); and, the middle before the ends, bits allocated under budgets of bytes, such factors with every
         part in its first precision, such assemblies, and such factors. Last, combinations of axes, all set alike.
     """
-    identity, uniform = space.identity(), space.uniform_choices()
-    alone = [[choice for choice in uniform if _axes_of(choice, identity) == {axis}] for axis in reversed(space.axes)]
+    identity = space.identity()
+    alone = [[identity | level for level in space.levels(axis)[1:]] for axis in reversed(space.axes)]
     budgets = [hints.whole / ratio - hints.rest for ratio in BIT_RATIOS]
     bits = list(_middle_first(_allocated(space, hints.bits, budgets)))
     factors, assemblies = allocated_layers(space, hints.factors), allocated_layers(space, hints.assemblies)
-    both = [{**choice, **_gentlest_bits(space)} for choice in factors] if "bits" in space.axes else []
+    both = [choice | level for choice in factors for level in _gentlest_bits(space)[:1]]
     turns = zip_longest(*alone, bits, *map(_middle_first, (both, assemblies, factors)))
     told = [choice for turn in turns for choice in turn if choice is not None]
-    unique = {tuple(choice.values()): choice for choice in (identity, *_with_bits(space, bits[:1]), *told, *uniform)}
+    listed = (identity, *_with_bits(space, bits[:1]), *told, *space.uniform_choices())
+    unique = {tuple(choice.values()): choice for choice in listed}
     return [dict(choice) for choice in unique.values()]
 
 
@@ -67,26 +68,25 @@ def _with_bits(space: Space, allocated: Sequence[Choice]) -> Iterator[Choice]:
 
     Args:
         space: what is searched; nothing if bits are not, or nothing else is.
-        allocated: bits that are not set alike, to be looked at early.
+        allocated: bits that are not set alike, to be looked at after the first step.
     """
-    others = [axis for axis in space.axes if axis != "bits"]
-    if "bits" not in space.axes or not others:
+    identity, precisions = space.identity(), _gentlest_bits(space)
+    along = [_steps(space.levels(axis)) for axis in space.axes if axis != "bits"]
+    if not precisions or not along:
         return
-    identity, precisions = space.identity(), space.levels("bits")[1:3]
     yield identity | precisions[0]
-    for step in range(1, _STEPS + 1):
-        for turn, axis in enumerate(others):
-            levels = space.levels(axis)
-            level, before = (max(1, round(part * len(levels) / _ALL_STEPS)) for part in (step, step - 1))
-            if step == 1 or level != before:
-                yield identity | levels[level] | precisions[(step + turn) % len(precisions)]
+    for step, levels in enumerate(zip(*along, strict=True), start=1):
+        for turn, level in enumerate(levels):
+            if level is not None:
+                yield identity | level | precisions[(step + turn) % len(precisions)]
         if step == 1:
             yield from allocated
 
 
-def _axes_of(choice: Choice, identity: Choice) -> set[str]:
-    """The axes by which a choice differs from the identity."""
-    return {name.partition(".")[0] for name, value in choice.items() if value != identity[name]}
+def _steps(levels: Sequence[dict[str, Value]]) -> list[dict[str, Value] | None]:
+    """The level of an axis at each step along it; None where the axis has so few that it stays where it is."""
+    taken = [max(1, round(step * len(levels) / _ALL_STEPS)) for step in range(1, _STEPS + 1)]
+    return [None if level in taken[:place] else levels[level] for place, level in enumerate(taken)]
 
 
 def _middle_first(choices: Sequence[Choice]) -> Iterator[Choice]:
@@ -120,6 +120,6 @@ def _allocated(
     return [{**space.identity(), **allocate(options, budget)} for budget in met]
 
 
-def _gentlest_bits(space: Space) -> dict[str, Value]:
-    """The first precision of every part."""
-    return {one.name: one.choices[min(1, len(one.choices) - 1)] for one in space.parameters["bits"]}
+def _gentlest_bits(space: Space) -> list[dict[str, Value]]:
+    """The two gentlest settings of all bits alike; none where bits are not searched."""
+    return space.levels("bits")[1:3] if "bits" in space.axes else []

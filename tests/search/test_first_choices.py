@@ -17,6 +17,7 @@ from paring.search.tasks import Task
 from paring.search.workbench import LocalWorkbench
 from paring.spaces.allocation import Option
 from paring.spaces.factoring import Factoring, Way
+from paring.spaces.palette import Palette
 from paring.spaces.space import Space
 
 
@@ -69,6 +70,12 @@ def test_the_first_ones_lie_along_the_front(bench: LocalWorkbench) -> None:
     assert bits[:3] == [space.levels("bits")[0], gentle, harsh]
     assert bits[4:] == [gentle, harsh, gentle]
     assert len(set(bits[3].values())) > 1
+
+
+def test_a_space_without_precisions_has_starting_points_too(bench: LocalWorkbench) -> None:
+    anatomy = replace(bench.anatomy, palette=Palette(linears=(), tables=()))
+    choices = starting_choices(Space(anatomy, ("depth", "bits")), Hints(1))
+    assert [choice["depth.encoder"] for choice in choices] == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
