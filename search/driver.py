@@ -23,6 +23,7 @@ from .opening import open_workbench
 from .outcome import ENDING, outcome_of
 from .progress import Progress, Silent
 from .proposals import Proposal, Proposals
+from .ray_session import refuse_unfit
 from .settings import Settings
 from .study import Record
 from .workbench import LocalWorkbench
@@ -47,6 +48,8 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     machine = described["identity"]["machine"]
     with record.locked(), database_errors(record.folder):
         record.begin(described)
+        if settings.cluster is not None and (settings.trials is None or len(record.trials()) < settings.trials):
+            refuse_unfit(settings.cluster, settings.out)
         if "assembly" in settings.axes:
             # Before anything is measured, and where an interrupt leaves a checkpoint and no half-judged trial.
             bench.modular_layers()

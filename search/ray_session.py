@@ -50,6 +50,22 @@ class Joined:
     scratch: Path
 
 
+def refuse_unfit(cluster: Cluster, folder: Path) -> None:
+    """Refuses a cluster that could not be joined, before anything else takes minutes; starts nothing on this machine.
+
+    Args:
+        cluster: which.
+        folder: the run folder.
+
+    Raises:
+        SettingError: as `joined`.
+    """
+    _refuse_without_ray()
+    if cluster.address != LOCAL:
+        with joined(cluster, folder):
+            pass
+
+
 @contextmanager
 def joined(cluster: Cluster, folder: Path) -> Iterator[Joined]:
     """Starts workers on this machine or joins a cluster; leaves it afterwards, and ends what was started.
@@ -61,8 +77,7 @@ def joined(cluster: Cluster, folder: Path) -> Iterator[Joined]:
     Raises:
         SettingError: if Ray is not installed, the cluster cannot be reached, or has not what is asked of it.
     """
-    if find_spec("ray") is None:
-        raise SettingError("a cluster needs Ray, which is not installed here; install it: pip install 'paring[ray]'.")
+    _refuse_without_ray()
     _refuse_unreachable(cluster)
     scratch = _scratch(folder)
     shutil.rmtree(scratch, ignore_errors=True)
@@ -92,6 +107,11 @@ def _start(cluster: Cluster, scratch: Path) -> None:
     except Exception as error:
         cause = str(error).strip().partition("\n")[0]
         raise SettingError(f"cannot join the cluster {cluster.address!r}: {cause}") from error
+
+
+def _refuse_without_ray() -> None:
+    if find_spec("ray") is None:
+        raise SettingError("a cluster needs Ray, which is not installed here; install it: pip install 'paring[ray]'.")
 
 
 def _refuse_unreachable(cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -590,6 +591,27 @@ def test_without_ray_the_message_says_how_to_install_it(tmp_path: Path, monkeypa
     with pytest.raises(SettingError, match=r"pip install 'paring\[ray\]'"):  # noqa: SIM117
         with ray_session.joined(TWO, tmp_path):
             pytest.fail("joined")
+
+
+@pytest.mark.parametrize("lacks", ["an answer", "Ray"])
+def test_a_search_refuses_its_cluster_before_it_learns_or_measures_anything(
+    lacks: str, settings: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if lacks == "Ray":
+        monkeypatch.setattr(ray_session, "find_spec", lambda _: None)
+    cluster = TWO if lacks == "Ray" else Cluster("127.0.0.1:1")
+    with pytest.raises(SettingError, match="needs Ray" if lacks == "Ray" else r"nothing answers at 127\.0\.0\.1:1"):
+        search(settings(tmp_path / "run", cluster=cluster, objectives=("quality", "latency"), sampler="guided"))
+    record = Record.open(tmp_path / "run")
+    assert (record.trials(), record.reference_seconds, record.begun) == ([], None, 0)
+    assert not any((tmp_path / "run" / "cache").glob("*"))
+
+
+def test_a_search_with_all_its_trials_needs_no_cluster(
+    alone: Record, settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    out = shutil.copytree(alone.folder, tmp_path / "run")
+    assert judged(search(settings(out, cluster=Cluster("127.0.0.1:1")))) == judged(alone)
 
 
 def test_options_of_a_cluster_without_one(command: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
