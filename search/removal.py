@@ -89,10 +89,8 @@ class Removal:
         self._cache, self._folder, self._progress = cache, folder, progress
         self._foreseen: Callable[[Sequence[Plan]], None] = lambda plans: None
         self._known: dict[str, float] = {}
-        # Plan and stack -> the longest order that was found.
-        self._orders: dict[tuple[str, str], RemovalOrder] = {}
-        # The same -> what `known` got to: who is gone, and the scores of that step.
-        self._walked: dict[tuple[str, str], tuple[tuple[int, ...], Mapping[int, float]]] = {}
+        # Plan and stack -> the order as far as it was known when last asked for, and the scores of its last step.
+        self._orders: dict[tuple[str, str], tuple[RemovalOrder, Mapping[int, float]]] = {}
 
     @property
     def trains(self) -> bool:
@@ -113,12 +111,14 @@ class Removal:
 
     def order(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
         """The greedy order of a stack as it stands in a plan, at least so deep; known scores are not asked for."""
-        known = self._orders.get((plan.fingerprint, stack))
-        if known is None or len(known.order) < depth:
-            known = self._orders[plan.fingerprint, stack] = self._find(plan, stack, depth)
-        return known
+        found, _ = self.known(plan, stack, depth)
+        if len(found.order) < depth:
+            self._find(plan, stack, depth)
+            found, _ = self.known(plan, stack, depth)
+        return found
 
-    def _find(self, plan: Plan, stack: str, depth: int) -> RemovalOrder:
+    def _find(self, plan: Plan, stack: str, depth: int) -> None:
+        """Scores what is not known of an order."""
         standing = plan.stack(stack).standing
         total = sum(len(standing) - step for step in range(depth))
         with self._progress.stage(f"greedy order of {stack}", total) as report:
@@ -134,7 +134,7 @@ class Removal:
                 report(seen, f"without {' '.join(map(str, slots(removed)))}: {value:.4f}")
                 return value
 
-            found = greedy_order(
+            greedy_order(
                 len(standing),
                 score,
                 depth,
@@ -142,7 +142,6 @@ class Removal:
                 ties=self._greedy.ties,
                 foreseen=lambda tried: self._foresee(_without(plan, stack, slots(removed)) for removed in tried),
             )
-        return self.weighed(plan, stack, slots(found.order))
 
     def known(self, plan: Plan, stack: str, depth: int) -> tuple[RemovalOrder, Mapping[int, float]]:
         """As much of the same order as is known without scoring anything.
@@ -153,20 +152,17 @@ class Removal:
             depth: at which to stop.
 
         Returns:
-            The order, shorter than asked where a step is not known; and the scores of the last known step, by slot. It
-            has none where the whole order was found before, or no step is known.
+            The order, shorter than asked where a step is not known; and the scores of its last step, by slot. It has
+            none where no step is known.
         """
         key = plan.fingerprint, stack
-        found = self._orders.get(key)
-        if found is not None and len(found.order) >= depth:
-            return found, {}
-        gone, last = self._walked.get(key, ((), {}))
+        found, last = self._orders.get(key, (RemovalOrder((), ()), {}))
+        gone = found.order
         while len(gone) < depth and (scores := self._known_step(plan, stack, gone)):
-            last = scores
-            gone = (*gone, best_layer(last, decimals=self._greedy.decimals, ties=self._greedy.ties))
-        self._walked[key], found = (gone, last), self.weighed(plan, stack, gone)
-        if len(gone) >= depth:
-            self._orders[key] = found
+            gone, last = (*gone, best_layer(scores, decimals=self._greedy.decimals, ties=self._greedy.ties)), scores
+        if len(gone) > len(found.order):
+            found = self.weighed(plan, stack, gone)
+            self._orders[key] = found, last
         return found, last
 
     def weighed(self, plan: Plan, stack: str, order: tuple[int, ...]) -> RemovalOrder:
