@@ -77,7 +77,8 @@ def load_config(source: str) -> PretrainedConfig:
     try:
         config = AutoConfig.from_pretrained(_place(source), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"no model config at {source!r}: {_first_line(error)}") from error
+        where = "" if folder.exists() else "there is no such folder; as a name on the hub: "
+        raise ModelError(f"no model config at {source!r}: {where}{_first_line(error)}") from error
     assert isinstance(config, PretrainedConfig)
     return config
 
