@@ -534,5 +534,8 @@ def test_the_real_command(finished_run: Path, tmp_path: Path) -> None:
 
 def test_the_real_command_refuses_without_network(data_folder: Path, tmp_path: Path) -> None:
     found = shell("search", "no-such-model", "--data", data_folder, "--out", tmp_path / "new")
-    assert_refused((found.returncode, found.stdout, found.stderr), r"no model config at 'no-such-model': there is no such folder; as a name on the hub: ")
+    assert_refused(
+        (found.returncode, found.stdout, found.stderr),
+        r"no model config at 'no-such-model': there is no such folder; as a name on the hub: ",
+    )
     assert not (tmp_path / "new").exists()
