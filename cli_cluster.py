@@ -14,7 +14,7 @@ Where = Annotated[
     typer.Option(
         "--cluster",
         help="Judge on several workers with Ray: local starts them here, auto takes the cluster that runs here, "
-        "host:port joins one. In this process if not given.",
+        "host:port joins one (with RAY_AUTH_MODE=token where that asks for a token). In this process if not given.",
     ),
 ]
 Workers = Annotated[int | None, typer.Option(help="With --cluster: plans judged at once; all that fit if not given.")]

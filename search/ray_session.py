@@ -23,6 +23,8 @@ from .workers import LOCAL, Cluster
 _REACH_SECONDS = 5.0
 # Sockets lie in its temporary folder, and the system takes no path of more than some 100 characters for them.
 _LONGEST_SCRATCH = 40
+# The variable that makes Ray show a token to whom it joins.
+_TOKENS = "RAY_AUTH_MODE"
 # Ray would have workers yield to everything else: beside other work they got a thirtieth of a core and seemed to hang.
 _ENVIRONMENT = {
     "RAY_worker_niceness": "0",
@@ -106,7 +108,10 @@ def _start(cluster: Cluster, scratch: Path) -> None:
             ray().init(address=cluster.address, runtime_env={"env_vars": _ENVIRONMENT}, **quiet)
     except Exception as error:
         cause = str(error).strip().partition("\n")[0]
-        raise SettingError(f"cannot join the cluster {cluster.address!r}: {cause}") from error
+        # Ray sends no token to an address that it was told, unless it is told that as well.
+        asks = cluster.endpoint is not None and _TOKENS not in os.environ
+        hint = f"; if it asks for a token, set {_TOKENS}=token and have the token in ~/.ray/auth_token" if asks else ""
+        raise SettingError(f"cannot join the cluster {cluster.address!r}: {cause}{hint}.") from error
 
 
 def _refuse_without_ray() -> None:

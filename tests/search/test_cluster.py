@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import psutil
@@ -584,6 +584,25 @@ def test_a_cluster_that_does_not_answer_is_refused_at_once(tmp_path: Path) -> No
         with ray_session.joined(Cluster(nobody), tmp_path):
             pytest.fail("joined")
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("address", "mode", "hints"), [("head:6379", None, True), ("head:6379", "token", False), ("auto", None, False)]
+)
+def test_where_ray_shows_no_token_the_message_says_how(
+    address: str, mode: str | None, hints: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def init(**how: object) -> None:
+        raise ConnectionError("Failed to connect to Ray cluster at 10.0.0.1:6379\nmore")
+
+    monkeypatch.setattr(ray_session, "ray", lambda: SimpleNamespace(init=init))
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    if mode is not None:
+        monkeypatch.setenv("RAY_AUTH_MODE", mode)
+    with pytest.raises(SettingError, match=f"cannot join the cluster '{address}': Failed to connect") as refused:
+        ray_session._start(Cluster(address), tmp_path)
+    hint = "at 10.0.0.1:6379; if it asks for a token, set RAY_AUTH_MODE=token and have the token in ~/.ray/auth_token."
+    assert str(refused.value).endswith(hint if hints else "at 10.0.0.1:6379.")
 
 
 def test_without_ray_the_message_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
