@@ -193,6 +193,7 @@ def _simulated(asked: Settings, place: Path, seconds: float, units: dict[str, fl
     for workers in GPUS:
         clock = Clockwork(workers, seconds, units["ray_seconds"])
         clusters.joined, clusters.run_trials = clock.joined, clock.run  # type: ignore[assignment]
+        driver.refuse_unfit = lambda *_: None  # nobody is there
         driver._measure_front = lambda *_: None  # type: ignore[assignment]
         out = place / f"{seconds:g}-{workers}"
         if not (place / "first").is_dir():
