@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from .errors import DataError
@@ -112,11 +112,13 @@ def _paragraphs(library: Path) -> Iterator[tuple[str, str]]:
 
 
 def _tokenizer(train: pd.DataFrame) -> PreTrainedTokenizerFast:
-    """WordPiece, learned from the training texts."""
-    raw = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    raw.normalizer, raw.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=_VOCABULARY, special_tokens=list(_SPECIAL), show_progress=False)
-    raw.train_from_iterator(train["text"], trainer)
+    """The most common words of the training texts. Trainers of word pieces find others each time they run."""
+    normalizer, splitter = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    texts = map(normalizer.normalize_str, train["text"])
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text))
+    vocabulary = [*_SPECIAL, *(word for word, _ in words.most_common(_VOCABULARY - len(_SPECIAL)))]
+    raw = Tokenizer(models.WordLevel({word: number for number, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    raw.normalizer, raw.pre_tokenizer = normalizer, splitter
     raw.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )

@@ -48,6 +48,7 @@ def search(settings: Settings, progress: Progress | None = None) -> Record:
     machine = described["identity"]["machine"]
     with record.locked(), database_errors(record.folder):
         record.begin(described)
+        # What is learned before the first plan takes minutes; who has all trials needs no cluster.
         if settings.cluster is not None and (settings.trials is None or len(record.trials()) < settings.trials):
             refuse_unfit(settings.cluster, settings.out)
         if "assembly" in settings.axes:

@@ -107,7 +107,7 @@ def _start(cluster: Cluster, scratch: Path) -> None:
         else:
             ray().init(address=cluster.address, runtime_env={"env_vars": _ENVIRONMENT}, **quiet)
     except Exception as error:
-        cause = str(error).strip().partition("\n")[0]
+        cause = str(error).strip().partition("\n")[0].rstrip(".")
         # Ray sends no token to an address that it was told, unless it is told that as well.
         asks = cluster.endpoint is not None and _TOKENS not in os.environ
         hint = f"; if it asks for a token, set {_TOKENS}=token and have the token in ~/.ray/auth_token" if asks else ""

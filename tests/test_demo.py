@@ -60,6 +60,16 @@ def test_the_data_are_the_same_in_every_process(task: Task, tmp_path: Path) -> N
         assert (tmp_path / f"{split}.jsonl").read_bytes() == (Path(task.data) / f"{split}.jsonl").read_bytes()
 
 
+def test_the_vocabulary_is_the_same_each_time_and_knows_most_words(task: Task) -> None:
+    train = read_tables(task.data, (task.text,), task.label).train
+    assert train is not None
+    one, other = demo._tokenizer(train), demo._tokenizer(train)
+    assert one.get_vocab() == other.get_vocab()
+    assert len(one) == 4000
+    tokens = [token for text in train["text"].head(500) for token in one.tokenize(text)]
+    assert tokens.count("[UNK]") < 0.1 * len(tokens)
+
+
 def test_only_the_commonest_packages_count_and_a_shared_text_has_one_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
