@@ -33,6 +33,8 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _NOT_LIBRARY = ("site-packages", "test", "tests", "idlelib", "lib2to3", "__pycache__", "ensurepip", "turtledemo")
 _SHORTEST, _LONGEST = 40, 600
 _TRAINING = Training(epochs=6, learning_rate=1e-3, batch=32, seed=0)
+# Without it what is learned in the end depends on how the first steps go: 0.67 to 0.89 on test were seen.
+_WARMUP = 0.1
 
 
 def make_data(folder: Path) -> Task:
@@ -87,7 +89,7 @@ def make_model(task: Task, folder: Path, progress: Progress) -> None:
         )
     )
     examples = load(task.name).encode(tables.train, "train", task, model, tokenizer)
-    fine_tune(model, examples, _TRAINING, progress, what="training a small BERT", by_length=True)
+    fine_tune(model, examples, _TRAINING, progress, what="training a small BERT", by_length=True, warmup=_WARMUP)
     with quiet_transformers():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -45,6 +45,7 @@ def fine_tune(
     *,
     what: str = "fine-tuning",
     by_length: bool = False,
+    warmup: float = 0.0,
 ) -> float:
     """Trains a model in place with its own loss; the same arguments on the same machine give the same weights.
 
@@ -55,6 +56,7 @@ def fine_tune(
         progress: where to say how far it is.
         what: what the progress is called.
         by_length: whether examples of like length share a batch, so that little is padded; the paper's do not.
+        warmup: share of the steps over which the learning rate rises from 0, from 0 to 1; the paper's does not.
 
     Returns:
         Mean loss of the last epoch.
@@ -63,7 +65,7 @@ def fine_tune(
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, weight_decay=0.0)
     steps_per_epoch = -(-len(examples) // training.batch)
     steps = training.epochs * steps_per_epoch
-    schedule = get_linear_schedule_with_warmup(optimizer, 0, steps)
+    schedule = get_linear_schedule_with_warmup(optimizer, round(warmup * steps), steps)
     losses: list[float] = []
     model.train().requires_grad_(True)
     with progress.stage(what, steps) as report:
